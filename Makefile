@@ -1,0 +1,49 @@
+# What people type. Every target sets itself up: a virtual environment in $(VENV), made once, renewed when pyproject.toml changes.
+VENV ?= .venv
+PYTHON ?= python3
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test test-full lint bench docs clean
+
+help:  ## what there is
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+
+$(VENV)/pyvenv.cfg:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Cosa needs Python 3.11 or newer; $(PYTHON) is `$(PYTHON) --version`. Try: make PYTHON=python3.12 demo"; exit 1; }
+	@echo "== virtual environment in $(VENV)"
+	@$(PYTHON) -m venv $(VENV)
+
+$(VENV)/.demo: pyproject.toml $(VENV)/pyvenv.cfg
+	@echo "== installing cosa and its local backend (prebuilt wheels, no compiler)"
+	@$(PIP) install --quiet --progress-bar on --editable '.[local]'
+	@echo "== fetching the default model, SmolLM2-135M-Instruct (98 MB, Apache-2.0)"
+	@$(BIN)/cosa models fetch
+	@touch $@
+
+$(VENV)/.dev: $(VENV)/.demo
+	@echo "== installing the tools for tests and lint"
+	@$(PIP) install --quiet --progress-bar on $$($(BIN)/python -c 'import tomllib; print(" ".join(tomllib.load(open("pyproject.toml", "rb"))["dependency-groups"]["dev"]))')
+	@touch $@
+
+demo: $(VENV)/.demo  ## one question, one small local model, three safety configs
+	@$(BIN)/python examples/demo.py
+
+test: $(VENV)/.dev lint  ## lint, types and the fast tests, the local model among them
+	@$(BIN)/python -m pytest -m 'not slow'
+
+test-full: $(VENV)/.dev  ## everything, the slow tests too
+	@$(BIN)/python -m pytest
+
+lint: $(VENV)/.dev  ## formatting, lint, types, layers
+	@$(BIN)/ruff format --quiet --check . && $(BIN)/ruff check --quiet . && $(BIN)/mypy && $(BIN)/lint-imports --no-cache | tail -n 3
+
+bench: $(VENV)/.dev  ## every benchmark, each beside its baseline
+	@for file in benchmarks/[a-z]*.py; do echo "== $$file"; $(BIN)/python $$file || exit 1; done
+
+docs: $(VENV)/.dev  ## regenerate what is generated: schema, CLI help, golden prompts
+	@$(BIN)/python -m cosa_sdk.schema && $(BIN)/python docs/generate.py
+
+clean:  ## remove the virtual environment and caches
+	@rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -1,0 +1,43 @@
+"""The `cosa` command."""
+
+from __future__ import annotations
+
+import sys
+
+import typer
+
+from cosa_guard.cli import chat, check, compare, config, doctor, models
+from cosa_guard.cli.options import say
+from cosa_sdk.errors import CosaError
+
+__all__ = ["app", "main"]
+
+app = typer.Typer(
+    name="cosa",
+    help="Your safety rules, not your vendor's: one config tells the model what is safe, and enforces it.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+app.command("chat")(chat.chat)
+app.command("compare")(compare.compare)
+app.command("check")(check.check)
+app.add_typer(config.app, name="config")
+app.add_typer(models.app, name="models")
+app.command("doctor")(doctor.doctor)
+
+
+def main() -> None:
+    """Run the command. Errors that Cosa raises on purpose are one message and exit code 2, never a traceback."""
+    try:
+        app()
+    except CosaError as error:
+        say(f"cosa: {error}")
+        sys.exit(2)
+    except KeyboardInterrupt:
+        say("cosa: stopped")
+        sys.exit(130)
+    except BrokenPipeError:
+        # The reader of a pipe went away (`cosa … | head`); that is its business, not an error.
+        sys.stderr.close()
+        sys.exit(141)

@@ -1,0 +1,98 @@
+"""`cosa chat`: talk to a local model under a config."""
+
+from __future__ import annotations
+
+import sys
+from typing import Annotated
+
+import typer
+
+from cosa_guard.cli import options
+from cosa_guard.cli.running import run, verdict_line
+from cosa_guard.conversation import MessageLike
+from cosa_guard.guard import Guard
+from cosa_guard.messages import Message, Sampling
+from cosa_sdk.errors import PromptTooLong
+
+__all__ = ["chat"]
+
+
+def chat(
+    name: Annotated[str | None, typer.Argument(metavar="[CONFIG]", help="As --config.")] = None,
+    config: Annotated[
+        str | None, typer.Option("--config", "-c", help="A preset's name, a file, or text:<free text>.")
+    ] = None,
+    prompt: Annotated[str | None, typer.Option("--prompt", "-p", help="Ask once and leave.")] = None,
+    judge: options.JudgeOption = None,
+    model: options.ModelOption = "",
+    adapter: options.AdapterOption = None,
+    on_undecided: options.UndecidedOption = None,
+    temperature: options.TemperatureOption = 0.0,
+    seed: options.SeedOption = None,
+    max_tokens: options.MaxTokensOption = 256,
+    json: options.JsonOption = False,
+) -> None:
+    """Chat with a local model under a config. With --prompt, exit code 1 means blocked."""
+    settings = options.find_config(config or name or "customer-service", on_undecided)
+    backend = options.open_backend(model, adapter or [])
+    guard = options.guard_for(settings, names=judge, backend=backend, adapters=adapter or [])
+    sampling = Sampling(temperature=temperature, seed=seed, max_tokens=max_tokens)
+    if prompt is None and not json:
+        _talk(guard, sampling)
+        return
+    asked = options.require_text(prompt)
+    done = run(guard, asked, sampling, None if json else _write)
+    if json:
+        options.print_json(done.json())
+    else:
+        _write("\n")
+        options.console.print(verdict_line(done.report), style="dim", markup=False)
+        _explain(guard, undecided=done.report.blocked and done.report.outcome == "undecided")
+    raise typer.Exit(1 if done.report.blocked else 0)
+
+
+def _talk(guard: Guard, sampling: Sampling) -> None:
+    console = options.console
+    name = guard.backend.name if guard.backend else "no model"
+    console.print(f"[bold]{guard.config.name}[/bold] on {name}; Ctrl-D ends, Ctrl-C stops a reply")
+    for line in options.judge_facts(guard):
+        console.print(f"  judge {line}", style="dim", markup=False)
+    _explain(guard, undecided=bool(guard.unexamined))
+    turns: list[MessageLike] = []
+    while True:
+        try:
+            asked = console.input("[bold cyan]> [/bold cyan]").strip()
+        except (EOFError, KeyboardInterrupt):
+            _write("\n")
+            return
+        if not asked:
+            continue
+        try:
+            done = run(guard, [*turns, Message("user", asked)], sampling, _write)
+        except KeyboardInterrupt:
+            console.print("\nstopped", style="dim")
+            continue
+        except PromptTooLong as error:
+            console.print(f"{error}", style="red", markup=False)
+            continue
+        _write("\n")
+        console.print(verdict_line(done.report), style="dim", markup=False)
+        turns += [Message("user", asked), Message("assistant", done.reply)]
+
+
+def _explain(guard: Guard, *, undecided: bool) -> None:
+    if not undecided:
+        return
+    setting = guard.config.enforcement.on_undecided
+    options.console.print(
+        f"No judge given can decide everything this config says; on_undecided: {setting}. "
+        "Let the model read the rules with --judge rules --judge model"
+        + (", or see undecided replies with --on-undecided allow." if setting == "block" else "."),
+        style="yellow",
+        markup=False,
+    )
+
+
+def _write(text: str) -> None:
+    sys.stdout.write(text)
+    sys.stdout.flush()

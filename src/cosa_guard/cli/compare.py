@@ -1,0 +1,110 @@
+"""`cosa compare`: one prompt, one model, several configs, side by side."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+from rich.columns import Columns
+from rich.console import Console
+from rich.live import Live
+from rich.panel import Panel
+from rich.text import Text
+
+from cosa_guard.cli import options
+from cosa_guard.cli.running import Run, counter_of, run, verdict_line
+from cosa_guard.guard import Guard
+from cosa_guard.messages import Sampling
+from cosa_sdk import compile as compile_config
+
+__all__ = ["compare"]
+
+NARROWEST = 36
+"""Columns of one panel; a narrower terminal shows the panels below each other."""
+_COLOURS = {"compliant": "green", "violates": "red", "undecided": "yellow"}
+
+
+def compare(
+    prompt: Annotated[str, typer.Argument(help="What to ask.")],
+    config: Annotated[
+        list[str], typer.Option("--config", "-c", help="A preset, a file, or text:<free text>. Repeat it.")
+    ],
+    judge: options.JudgeOption = None,
+    model: options.ModelOption = "",
+    adapter: options.AdapterOption = None,
+    on_undecided: options.UndecidedOption = None,
+    temperature: options.TemperatureOption = 0.0,
+    seed: options.SeedOption = None,
+    max_tokens: options.MaxTokensOption = 96,
+    json: options.JsonOption = False,
+) -> None:
+    """Ask one model the same thing under several configs."""
+    settings = [options.find_config(spec, on_undecided) for spec in config]
+    backend = options.open_backend(model, adapter or [])
+    guards = [options.guard_for(one, names=judge, backend=backend, adapters=adapter or []) for one in settings]
+    sampling = Sampling(temperature=temperature, seed=seed, max_tokens=max_tokens)
+    if json:
+        options.print_json({"results": [run(guard, prompt, sampling).json() for guard in guards]})
+        return
+    console = Console(highlight=False)
+    console.print(Text.assemble((backend.name, "bold"), " is asked: ", (prompt, "italic")))
+    board = _Board(console, guards)
+    with Live(console=console, refresh_per_second=12, transient=not console.is_terminal) as live:
+        for place, guard in enumerate(guards):
+            done = run(guard, prompt, sampling, lambda text, place=place: live.update(board.add(place, text)))  # type: ignore[misc]
+            live.update(board.finish(place, done))
+        if not console.is_terminal:
+            live.update("")
+    if not console.is_terminal:
+        console.print(board.render())
+    for line in options.judge_facts(guards[0]):
+        console.print(f"judge {line}", style="dim", markup=False)
+    _explain(console, guards)
+
+
+class _Board:
+    """The panels, as they fill."""
+
+    def __init__(self, console: Console, guards: list[Guard]) -> None:
+        self._width = max(NARROWEST, (console.width - 1) // len(guards))
+        self._titles = [f"{guard.config.name} · {_size(guard)}" for guard in guards]
+        self._texts = [""] * len(guards)
+        self._done: list[Run | None] = [None] * len(guards)
+
+    def add(self, place: int, text: str) -> Columns:
+        self._texts[place] += text
+        return self.render()
+
+    def finish(self, place: int, done: Run) -> Columns:
+        self._done[place] = done
+        return self.render()
+
+    def render(self) -> Columns:
+        return Columns([self._panel(place) for place in range(len(self._titles))], padding=0)
+
+    def _panel(self, place: int) -> Panel:
+        done = self._done[place]
+        body = Text(self._texts[place].strip() or "…")
+        colour = "dim"
+        if done:
+            colour = _COLOURS[done.report.outcome]
+            body.append(f"\n\n{verdict_line(done.report)}", style=colour)
+            first = f"{done.ttft_ms:.0f} ms to first text, " if done.ttft_ms is not None else ""
+            body.append(f"\n{first}{done.report.tokens} tokens in {done.seconds:.1f} s", style="dim")
+        return Panel(body, title=self._titles[place], border_style=colour, width=self._width)
+
+
+def _size(guard: Guard) -> str:
+    compiled = compile_config(guard.config, counter=counter_of(guard))
+    return f"{compiled.tokens} tokens" + ("" if compiled.counted else " (estimated)")
+
+
+def _explain(console: Console, guards: list[Guard]) -> None:
+    if any(guard.unexamined for guard in guards):
+        console.print(
+            "undecided: no judge here reads for meaning, so nobody looked at most rules; "
+            f"on_undecided: {guards[0].config.enforcement.on_undecided} says what happens to such text. "
+            "Let the model judge too with --judge rules --judge model.",
+            style="yellow",
+            markup=False,
+        )

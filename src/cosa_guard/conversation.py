@@ -1,0 +1,137 @@
+"""From what a caller sends to what is judged and what the model reads. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, cast, get_args
+
+from cosa_guard.messages import Message, Role
+from cosa_guard.recollection import Recollection
+from cosa_sdk.errors import PromptTooLong, UsageError
+from cosa_sdk.wording import neutralised
+
+__all__ = ["DECLINED", "Conversation", "MessageLike", "admit", "as_messages"]
+
+DECLINED = "(a request that was declined)"
+"""Stands for a user turn that the guard refused, for model and judge: it neither works later nor blocks the chat."""
+
+MessageLike = Message | Mapping[str, Any]
+"""A message, or a mapping with `role` and `content` as in OpenAI's API."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Conversation:
+    """An admitted conversation."""
+
+    system: str
+    """The application's own system text, fenced; empty when there is none."""
+    turns: tuple[Message, ...]
+    """What the model reads after the system prompt."""
+    judged: tuple[Message, ...]
+    """Caller-supplied turns before the last one: everything but the guard's own replies."""
+    text: str
+    """The last turn."""
+    raw: tuple[Message, ...]
+    """As the caller sent it, for recognising the guard's own turns next time."""
+    dropped: int
+    media: tuple[str, ...]
+
+
+def as_messages(messages: str | Iterable[MessageLike]) -> tuple[Message, ...]:
+    """Coerce what callers write into messages.
+
+    Raises:
+        UsageError: no messages, an unknown role, or content that is not text or parts.
+    """
+    if isinstance(messages, str):
+        return (Message("user", messages),)
+    if isinstance(messages, Mapping | Message):
+        messages = [messages]
+    found = tuple(_message(item, place) for place, item in enumerate(messages))
+    if not any(message.role != "system" for message in found):
+        raise UsageError("there is no message to answer: give at least one user message")
+    return found
+
+
+def _message(item: MessageLike, place: int) -> Message:
+    if isinstance(item, Message):
+        role: Any
+        role, content, media = item.role, item.content, item.media
+    elif isinstance(item, Mapping):
+        role = "system" if item.get("role") == "developer" else item.get("role")
+        content, media = _parts(item.get("content"), place)
+    else:
+        raise UsageError(
+            f"messages[{place}] is {type(item).__name__}; give a Message or a mapping with role and content"
+        )
+    if role not in get_args(Role):
+        raise UsageError(f"messages[{place}] has the role {role!r}; choices: {', '.join(get_args(Role))}")
+    if not isinstance(content, str):
+        raise UsageError(f"messages[{place}].content is {type(content).__name__}; give text")
+    return Message(cast("Role", role), content, media)
+
+
+def _parts(content: Any, place: int) -> tuple[Any, tuple[str, ...]]:
+    """Text and kinds of media of a content that may be a list of parts."""
+    if not isinstance(content, list | tuple):
+        return content, ()
+    texts: list[str] = []
+    media: list[str] = []
+    for part in content:
+        if isinstance(part, Mapping) and isinstance(part.get("text"), str):
+            texts.append(part["text"])
+        elif isinstance(part, Mapping):
+            media.append(str(part.get("type", "unknown")))
+        else:
+            raise UsageError(f"messages[{place}].content has a part of type {type(part).__name__}; give mappings")
+    return "\n".join(texts), tuple(media)
+
+
+def admit(
+    messages: Sequence[Message], *, own: Recollection, tenant: str, widest: int, system_is_caller: bool
+) -> Conversation:
+    """Sort a conversation: whose text is what, and how much of it anybody reads.
+
+    Args:
+        widest: most characters of turns that are judged. Older turns are dropped from the model's input as well: it
+            never sees what no judge saw.
+        system_is_caller: system messages come from outside (a proxy's clients) and are judged like any other turn.
+
+    Raises:
+        PromptTooLong: the last turn alone is wider than that.
+    """
+    system = [] if system_is_caller else [turn.content for turn in messages if turn.role == "system"]
+    raw = tuple(turn for turn in messages if system_is_caller or turn.role != "system")
+    kinds = [own.recall(tenant, raw[:place], turn.content) if turn.role == "assistant" else None
+             for place, turn in enumerate(raw)]  # fmt: skip
+    turns = list(raw)
+    for place, kind in enumerate(kinds):
+        if kind == "refusal" and place and turns[place - 1].role == "user":
+            turns[place - 1] = replace(turns[place - 1], content=DECLINED, media=())
+    *earlier, last = turns
+    if len(last.content) > widest:
+        raise PromptTooLong(
+            f"the last message has {len(last.content)} characters; this guard judges at most {widest}",
+            tokens=len(last.content), budget=widest,
+        )  # fmt: skip
+    room, kept = widest - len(last.content), len(earlier)
+    while kept and len(earlier[kept - 1].content) <= room:
+        kept -= 1
+        room -= len(earlier[kept].content)
+    read = earlier[kept:]
+    judged = tuple(turn for turn, kind in zip(read, kinds[kept:], strict=False) if kind is None)
+    return Conversation(
+        system="\n\n".join(neutralised(text) for text in system),
+        turns=tuple(_as_caller(turn) for turn in (*read, last)),
+        judged=tuple(turn for turn in judged if turn.content != DECLINED),
+        text=last.content,
+        raw=raw,
+        dropped=kept,
+        media=tuple(kind for turn in (*read, last) for kind in turn.media),
+    )
+
+
+def _as_caller(turn: Message) -> Message:
+    """A system message from outside is caller text below the config: the model reads it as a user's."""
+    return replace(turn, role="user") if turn.role == "system" else turn

@@ -1,0 +1,379 @@
+"""The only two places that answer steps: `drive` blocks, `adrive` awaits. Clocks, threads and time-outs live here."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Callable, Iterator
+from concurrent.futures import Future
+from concurrent.futures import TimeoutError as FutureTimeout
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any, Generic, TypeVar, cast
+
+from cosa_guard.backends import base as backends
+from cosa_guard.backends.base import AnyBackend
+from cosa_guard.judges import base as judges
+from cosa_guard.judges.base import AnyJudge, Judge
+from cosa_guard.messages import Delta, Request
+from cosa_guard.pool import Pool
+from cosa_guard.steps import READY, Ask, Begin, Close, Emit, Flow, Open, Pull, Record, Settle, Step
+from cosa_guard.verdicts import Case, Ruling, Verdict
+from cosa_sdk.errors import JudgeError, UsageError
+
+__all__ = ["Outcome", "Ports", "adrive", "drive"]
+
+T = TypeVar("T")
+_UNSET: Any = object()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ports:
+    """What a driver works with."""
+
+    backend: AnyBackend | None
+    pool: Pool
+    timeout: float
+    """Seconds that one judge may take for one case."""
+    record: Callable[[Ruling, str], None] | None = None
+    """Puts a ruling on record; returns when it is safe there."""
+
+
+@dataclass(slots=True)
+class Outcome(Generic[T]):
+    """Where a driver leaves what the flow returned: a stream's consumer gets text, not return values."""
+
+    value: T = field(default=_UNSET)
+
+    @property
+    def known(self) -> bool:
+        """The flow has ended."""
+        return self.value is not _UNSET
+
+
+def _judged(judge: Judge, case: Case) -> Verdict:
+    """A verdict, or `JudgeError` whatever the judge does."""
+    try:
+        verdict = judge.judge(case)
+    except JudgeError:
+        raise
+    except Exception as error:
+        raise JudgeError(f"judge {judge.name!r} raised {type(error).__name__}: {error}") from error
+    return _checked(judge, verdict)
+
+
+def _checked(judge: AnyJudge, verdict: Any) -> Verdict:
+    if not isinstance(verdict, Verdict):
+        raise JudgeError(f"judge {judge.name!r} answered {type(verdict).__name__}, not a Verdict")
+    return verdict
+
+
+def _late(judge: AnyJudge, ports: Ports) -> JudgeError:
+    ports.pool.abandoned += 1
+    return JudgeError(f"judge {judge.name!r} gave no verdict within {ports.timeout:g} s")
+
+
+@dataclass(frozen=True, slots=True)
+class _Ended(Generic[T]):
+    result: T
+
+
+def _inline(flow: Flow[T], ports: Ports, resume: Callable[[], Step[Any]]) -> Ask | _Ended[T]:
+    """Run a begun flow up to its next ask that takes time, or to its end."""
+    while True:
+        try:
+            step = resume()
+        except StopIteration as end:
+            return _Ended(end.value)
+        match step:
+            case Ask(judge, case):
+                if not judge.inline:
+                    return step
+                try:
+                    resume = partial(flow.send, _judged(_blocking(judge), case))
+                except JudgeError as error:
+                    resume = partial(flow.throw, error)
+            case Record(ruling, config):
+                if ports.record:
+                    ports.record(ruling, config)
+                resume = partial(flow.send, None)
+            case _:
+                raise TypeError(f"a begun flow may only ask and record, not {type(step).__name__}")
+
+
+class _Task(Generic[T]):
+    """A begun flow of asks, stepped by whoever looks at it; judges that take time run on the pool meanwhile."""
+
+    __slots__ = ("_deadline", "_flow", "_future", "_judge", "_ports", "result")
+
+    def __init__(self, flow: Flow[T], ports: Ports) -> None:
+        self._flow = flow
+        self._ports = ports
+        self._future: Future[Verdict] | None = None
+        self._judge: AnyJudge | None = None
+        self._deadline = 0.0
+        self.result: T = _UNSET
+        self._advance(partial(flow.send, None))
+
+    @property
+    def ready(self) -> bool:
+        while self._future is not None and self._future.done():
+            self._collect()
+        return self._future is None
+
+    def wait(self) -> T:
+        while self._future is not None:
+            self._collect()
+        return self.result
+
+    def _collect(self) -> None:
+        """Take the running judge's verdict, at the latest by its deadline, and go on."""
+        future, judge = self._future, self._judge
+        assert future is not None
+        assert judge is not None
+        self._future = None
+        try:
+            verdict = future.result(max(0.0, self._deadline - time.monotonic()))
+        except FutureTimeout:
+            self._advance(partial(self._flow.throw, _late(judge, self._ports)))
+        except JudgeError as error:
+            self._advance(partial(self._flow.throw, error))
+        else:
+            self._advance(partial(self._flow.send, verdict))
+
+    def _advance(self, resume: Callable[[], Step[Any]]) -> None:
+        while True:
+            step = _inline(self._flow, self._ports, resume)
+            if isinstance(step, _Ended):
+                self.result = step.result
+                return
+            try:
+                self._future = self._ports.pool.submit(partial(_judged, _blocking(step.judge), step.case))
+            except JudgeError as error:  # the pool is full
+                resume = partial(self._flow.throw, error)
+                continue
+            self._judge, self._deadline = step.judge, time.monotonic() + self._ports.timeout
+            return
+
+
+def _blocking(judge: AnyJudge) -> Judge:
+    if not judges.blocks(judge):
+        raise UsageError(f"judge {judge.name!r} can only be awaited: use acheck, areply or astream")
+    return judge
+
+
+def _one_ask(ask: Ask) -> Flow[Verdict]:
+    return (yield from ask)
+
+
+def drive(flow: Flow[T], ports: Ports, outcome: Outcome[T]) -> Iterator[Delta]:  # noqa: C901  # one arm a step
+    """Answer a flow's steps, blocking; yields what it emits.
+
+    Closing the iterator closes the flow and stops the backend.
+    """
+    stream: Iterator[Delta] | None = None
+    answer: Any = None
+    try:
+        while True:
+            try:
+                step = flow.send(answer) if not isinstance(answer, JudgeError) else flow.throw(answer)
+            except StopIteration as end:
+                outcome.value = end.value
+                return
+            answer = None
+            match step:
+                case Pull():
+                    answer = next(stream, None) if stream is not None else None
+                case Emit(delta):
+                    yield delta
+                case Begin(begun):
+                    answer = _Task(begun, ports)
+                case Settle(ticket):
+                    answer = cast("_Task[Any]", ticket).wait()
+                case Ask():
+                    try:
+                        answer = _Task(_one_ask(step), ports).wait()
+                    except JudgeError as error:
+                        answer = error
+                case Record(ruling, config):
+                    if ports.record:
+                        ports.record(ruling, config)
+                case Open(request):
+                    _close(stream)
+                    stream = _opened(ports.backend, request)
+                case Close():
+                    _close(stream)
+                    stream = None
+                case _:
+                    raise TypeError(f"unknown step {step!r}")
+    finally:
+        flow.close()
+        _close(stream)
+
+
+def _opened(backend: AnyBackend | None, request: Request) -> Iterator[Delta]:
+    if backend is None:
+        raise UsageError("this guard has no backend: give Guard(…, backend=…) to let it reply")
+    if backends.blocks(backend):
+        return iter(backend.stream(request))
+    raise UsageError(f"backend {backend.name!r} can only be awaited: use areply or astream")
+
+
+def _close(stream: Iterator[Any] | None) -> None:
+    close = getattr(stream, "close", None)
+    if close is not None:
+        close()
+
+
+class _Stream:
+    """A backend's stream, awaited; a blocking one is stepped on worker threads."""
+
+    def __init__(self, backend: AnyBackend | None, request: Request) -> None:
+        self._await: AsyncIterator[Delta] | None = None
+        self._block: Iterator[Delta] | None = None
+        if backend is not None and hasattr(backend, "astream"):
+            self._await = backend.astream(request)
+        else:
+            self._block = _opened(backend, request)
+        self._next: asyncio.Future[Delta | None] | None = None
+
+    def next(self) -> asyncio.Future[Delta | None]:
+        """The piece under way; asking again before it came gives the same one."""
+        if self._next is None:
+            self._next = asyncio.ensure_future(self._pull())
+        return self._next
+
+    def taken(self) -> None:
+        self._next = None
+
+    async def _pull(self) -> Delta | None:
+        if self._await is not None:
+            return await anext(self._await, None)
+        assert self._block is not None
+        return await asyncio.to_thread(next, self._block, None)
+
+    async def close(self) -> None:
+        pending, self._next = self._next, None
+        if pending is not None:
+            if self._await is not None:
+                pending.cancel()
+            # A thread that is inside the backend cannot be interrupted: let it come out before closing.
+            await asyncio.wait([pending])
+        if self._await is not None and hasattr(self._await, "aclose"):
+            await self._await.aclose()
+        elif self._block is not None:
+            await asyncio.to_thread(_close, self._block)
+
+
+class _ATask(Generic[T]):
+    """A begun flow: done at once when its judges are quick, else an asyncio task."""
+
+    __slots__ = ("_result", "future")
+
+    def __init__(self, flow: Flow[T], ports: Ports) -> None:
+        step = _inline(flow, ports, partial(flow.send, None))
+        self._result: T = step.result if isinstance(step, _Ended) else _UNSET
+        self.future = None if isinstance(step, _Ended) else asyncio.ensure_future(_settle(flow, ports, step))
+
+    @property
+    def ready(self) -> bool:
+        return self.future is None or self.future.done()
+
+    async def wait(self) -> T:
+        return self._result if self.future is None else await self.future
+
+
+async def _ask(judge: AnyJudge, case: Case, ports: Ports) -> Verdict:
+    if hasattr(judge, "ajudge"):
+        try:
+            return _checked(judge, await asyncio.wait_for(judge.ajudge(case), ports.timeout))
+        except TimeoutError:
+            raise JudgeError(f"judge {judge.name!r} gave no verdict within {ports.timeout:g} s") from None
+        except JudgeError:
+            raise
+        except Exception as error:
+            raise JudgeError(f"judge {judge.name!r} raised {type(error).__name__}: {error}") from error
+    if judge.inline:
+        return _judged(judge, case)
+    future = asyncio.wrap_future(ports.pool.submit(partial(_judged, judge, case)))
+    try:
+        return await asyncio.wait_for(future, ports.timeout)
+    except TimeoutError:
+        raise _late(judge, ports) from None
+
+
+async def _settle(flow: Flow[T], ports: Ports, ask: Ask) -> T:
+    """Answer a begun flow's asks, from the given one on."""
+    while True:
+        try:
+            resume = partial(flow.send, await _ask(ask.judge, ask.case, ports))
+        except JudgeError as error:
+            resume = partial(flow.throw, error)
+        step = _inline(flow, ports, resume)
+        if isinstance(step, _Ended):
+            return step.result
+        ask = step
+
+
+async def adrive(  # noqa: C901, PLR0912, PLR0915  # one arm a step
+    flow: Flow[T], ports: Ports, outcome: Outcome[T]
+) -> AsyncIterator[Delta]:
+    """As `drive`, awaiting. Judges run as tasks while the next piece is on its way."""
+    stream: _Stream | None = None
+    begun: set[_ATask[Any]] = set()
+    answer: Any = None
+    try:
+        while True:
+            try:
+                step = flow.throw(answer) if isinstance(answer, JudgeError) else flow.send(answer)
+            except StopIteration as end:
+                outcome.value = end.value
+                return
+            answer = None
+            match step:
+                case Pull(ticket):
+                    answer = await _pull(stream, cast("_ATask[Any] | None", ticket)) if stream else None
+                case Emit(delta):
+                    yield delta
+                case Begin(inner):
+                    answer = _ATask(inner, ports)
+                    begun.add(answer)
+                case Settle(ticket):
+                    begun.discard(cast("_ATask[Any]", ticket))
+                    answer = await cast("_ATask[Any]", ticket).wait()
+                case Ask(judge, case):
+                    try:
+                        answer = await _ask(judge, case, ports)
+                    except JudgeError as error:
+                        answer = error
+                case Record(ruling, config):
+                    if ports.record:
+                        ports.record(ruling, config)
+                case Open(request):
+                    if stream:
+                        await stream.close()
+                    stream = _Stream(ports.backend, request)
+                case Close():
+                    if stream:
+                        await stream.close()
+                    stream = None
+                case _:
+                    raise TypeError(f"unknown step {step!r}")
+    finally:
+        flow.close()
+        for task in begun:
+            if task.future:
+                task.future.cancel()
+        if stream:
+            await stream.close()
+
+
+async def _pull(stream: _Stream, ticket: _ATask[Any] | None) -> Any:
+    following = stream.next()
+    if ticket is not None and ticket.future is not None and not following.done():
+        await asyncio.wait([following, ticket.future], return_when=asyncio.FIRST_COMPLETED)
+        if not following.done():
+            return READY
+    delta = await following
+    stream.taken()
+    return delta

@@ -1,0 +1,302 @@
+"""THE GUARD: admit, screen the input, align, generate, screen the output, act, record. No I/O, no clock.
+
+Every front door runs these generators; only what answers their steps differs (`drivers.py`). A whole reply and a
+stream are the same flow under another release mode.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from dataclasses import dataclass, replace
+from typing import Literal
+
+from cosa_guard.conversation import Conversation
+from cosa_guard.judges.base import AnyJudge
+from cosa_guard.messages import Adapter, Delta, Finish, Message, Request, Sampling
+from cosa_guard.recollection import Kind, Recollection
+from cosa_guard.release import Release
+from cosa_guard.steps import READY, Ask, Begin, Close, Emit, Flow, Open, Pull, Record, Settle, Ticket
+from cosa_guard.verdicts import Case, Report, Ruling, Verdict
+from cosa_guard.window import Unit, Window
+from cosa_sdk.compile import feedback, partial_note
+from cosa_sdk.config import SafetyConfig
+from cosa_sdk.decide import Evidence, decide
+from cosa_sdk.errors import JudgeError
+
+__all__ = ["Policy", "converse", "screen"]
+
+Mode = Literal["hold", "whole", "trail"]
+AHEAD = 2
+"""Units that may wait for their verdicts while the model writes on."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Policy:
+    """What one guard applies: everything that does not change from call to call."""
+
+    config: SafetyConfig
+    judges: tuple[AnyJudge, ...]
+    """Asked in this order; the first violation ends the asking, so cheap ones come first."""
+    holdback: int
+    system: str
+    """The compiled config: the constant prefix of every prompt."""
+    own: Recollection
+    tenant: str = ""
+    adapters: tuple[Adapter, ...] = ()
+    recorded: bool = False
+    """There is somebody who records rulings."""
+
+    def allows(self, ruling: Ruling) -> bool:
+        """Text under this ruling may go on, unmasked."""
+        enforcement = self.config.enforcement
+        setting = enforcement.input if ruling.stage == "input" else enforcement.output
+        if ruling.decision.floor:
+            return False
+        if ruling.error is not None and ruling.outcome != "violates" and enforcement.on_error == "block":
+            return False  # nobody knows whether the floor holds, so `warn` and `off` do not help here
+        if setting in {"off", "warn"} or (ruling.error is not None and ruling.outcome != "violates"):
+            return True
+        if ruling.outcome == "undecided":
+            return enforcement.on_undecided == "allow" and not ruling.decision.strict
+        return ruling.outcome == "compliant"
+
+
+def screen(policy: Policy, case: Case) -> Flow[Ruling]:
+    """Ask the judges about one text and decide."""
+    evidence, error = Evidence(), None
+    verdicts: list[Verdict] = []
+    for judge in policy.judges:
+        try:
+            verdict = yield from Ask(judge, case)
+        except JudgeError as failure:
+            error = str(failure)
+            continue
+        verdicts.append(verdict)
+        evidence |= verdict.evidence
+        if verdict.evidence.violates or (verdict.evidence.found and _settled(case.config, evidence)):
+            break
+    decision = decide(case.config, evidence)
+    if error is not None and decision.outcome == "compliant":
+        # The judges that answered cleared it, but one that was asked to look could not.
+        decision = replace(decision, outcome="undecided")
+    ruling = Ruling(stage=case.stage, decision=decision, verdicts=tuple(verdicts), error=error)
+    if policy.recorded:
+        yield from Record(ruling, case.config.digest)
+    return ruling
+
+
+def _settled(config: SafetyConfig, evidence: Evidence) -> bool:
+    """No further judge could make it anything but a violation."""
+    return decide(config, evidence).outcome == "violates"
+
+
+def converse(policy: Policy, conversation: Conversation, sampling: Sampling, mode: Mode) -> Flow[Report]:
+    """Answer a conversation under the policy."""
+    report = Report(config=policy.config.digest, dropped_turns=conversation.dropped)
+    guarded = _Converse(policy, conversation, sampling, mode, report)
+    yield from guarded.run()
+    return report
+
+
+@dataclass(slots=True)
+class _Converse:
+    """The locals of one conversation; nothing here outlives the call."""
+
+    policy: Policy
+    conversation: Conversation
+    sampling: Sampling
+    mode: Mode
+    report: Report
+    said: str = ""
+    """Everything emitted, to recognise the turn later."""
+
+    def run(self) -> Flow[None]:
+        blocked = yield from self._screen_input()
+        if blocked:
+            yield from self._refuse()
+            return
+        enforcement = self.policy.config.enforcement
+        attempts = enforcement.attempts if enforcement.output == "regenerate" else 1
+        broken: tuple[str, ...] | None = None
+        for attempt in range(attempts):
+            self.report.candidates += 1
+            request = self._request(attempt, broken)
+            finish = yield from _Candidate(self, request).run()
+            if finish is not None:
+                yield from self._end(finish)
+                return
+            if self.report.released:
+                break  # what is out cannot be taken back, so no fresh candidate can replace it
+            ruling = self.report.last("output")
+            if ruling is not None and (ruling.decision.floor or ruling.error):
+                break
+            broken = ruling.decision.rules if ruling else ()
+            self.report.act = "regenerate"
+        yield from self._refuse()
+
+    def _screen_input(self) -> Flow[bool]:
+        """Judge the caller's turns; True when they are refused."""
+        config = self.policy.config
+        if self.conversation.media and config.enforcement.media == "refuse":
+            self.report.error = f"the message has parts no judge covers: {', '.join(self.conversation.media)}"
+            return True
+        case = Case(config=config, stage="input", text=self.conversation.text, turns=self.conversation.judged)
+        ruling = yield from screen(self.policy, case)
+        self.report.rulings.append(ruling)
+        self.report.error = ruling.error
+        if self.policy.allows(ruling):
+            if ruling.outcome == "violates":
+                self.report.act = "warn"
+            return False
+        if ruling.decision.prompt_type == "partial" and not ruling.decision.floor:
+            self.report.act = "partial"
+            return False
+        return True
+
+    def _request(self, attempt: int, broken: tuple[str, ...] | None) -> Request:
+        system = self.policy.system
+        if self.conversation.system:
+            system += f"\n\n[application]\n{self.conversation.system}\n[/application]"
+        if self.report.act == "partial":
+            system += f"\n\n{partial_note()}"
+        sampling = self.sampling
+        if broken is not None:
+            system += f"\n\n{feedback(self.policy.config, broken)}"
+            # Greedy decoding would write much the same again.
+            sampling = replace(
+                sampling, temperature=max(sampling.temperature, 0.7), seed=(sampling.seed or 0) + attempt
+            )
+        messages = (Message("system", system), *self.conversation.turns)
+        return Request(messages=messages, sampling=sampling, adapters=self.policy.adapters)
+
+    def emit(self, text: str) -> Flow[None]:
+        self.said += text
+        yield from Emit(Delta(text))
+
+    def _refuse(self) -> Flow[None]:
+        self.report.act = "refuse"
+        lead = "\n\n" if self.said else ""
+        kind: Kind = "refusal" if not self.said else "reply"
+        yield from self.emit(lead + self.policy.config.refusal.message.strip())
+        self.policy.own.remember(self.policy.tenant, self.conversation.raw, self.said, kind)
+        yield from Emit(Delta("", tokens=0, finish="content_filter"))
+
+    def _end(self, finish: Finish) -> Flow[None]:
+        self.policy.own.remember(self.policy.tenant, self.conversation.raw, self.said, "reply")
+        yield from Emit(Delta("", tokens=0, finish=finish))
+
+
+class _Candidate:
+    """One generation, judged as it is written."""
+
+    def __init__(self, parent: _Converse, request: Request) -> None:
+        self._parent = parent
+        self._policy = parent.policy
+        self._report = parent.report
+        self._mode = parent.mode
+        self._request = request
+        self._window = Window(holdback=parent.policy.holdback)
+        self._release = Release()
+        self._pending: deque[tuple[Unit, Ticket[Ruling]]] = deque()
+        self._finish: Finish = "stop"
+        self._passed = 0  # up to where units have passed
+
+    def run(self) -> Flow[Finish | None]:
+        """Generate and release; how the reply ended, or None when it was stopped."""
+        yield from Open(self._request)
+        ended = False
+        while self._pending or not ended:
+            oldest = self._pending[0][1] if self._pending else None
+            if oldest and (ended or oldest.ready or len(self._pending) > AHEAD):
+                unit, ticket = self._pending.popleft()
+                ruling = yield from Settle(ticket)
+                passed = yield from self._pass(unit, ruling)
+                if not passed:
+                    yield from Close()
+                    return None
+                continue
+            delta = yield from Pull(oldest)
+            if delta is READY:
+                continue
+            ended = delta is None
+            yield from self._take_in(delta)  # type: ignore[arg-type]  # READY went back above
+        yield from Close()
+        return self._finish
+
+    def _take_in(self, delta: Delta | None) -> Flow[None]:
+        """Window the next piece and have its units judged."""
+        if delta is None:
+            units = self._window.flush()
+        else:
+            self._finish = delta.finish or self._finish
+            self._report.tokens += delta.tokens
+            units = self._window.feed(delta.text)
+        if self._mode == "trail":
+            yield from self._let_out(self._window.length)
+        for unit in units:
+            ticket = yield from Begin(self._judge(unit))
+            self._pending.append((unit, ticket))
+
+    def _judge(self, unit: Unit) -> Flow[Ruling]:
+        return screen(self._policy, self._case(unit.text, unit.start, final=unit.final))
+
+    def _case(self, text: str, start: int, *, final: bool) -> Case:
+        turns = self._parent.conversation.turns
+        return Case(config=self._policy.config, stage="output", text=text, turns=turns, start=start, final=final)
+
+    def _pass(self, unit: Unit, ruling: Ruling) -> Flow[bool]:
+        """Act on a unit's ruling; False stops the candidate."""
+        self._note(ruling)
+        if not self._act_on(ruling, unit.start):
+            self._report.late = self._release.position > self._passed
+            return False
+        if unit.final and unit.start and not all(getattr(judge, "windowed", False) for judge in self._policy.judges):
+            # Judges that read for meaning may see in the whole what no part shows.
+            whole = yield from screen(self._policy, self._case(self._window.text, 0, final=True))
+            self._note(whole)
+            if not self._act_on(whole, 0):
+                self._report.late = self._release.position > 0
+                return False
+        self._passed = unit.release
+        if unit.final or self._mode == "hold":
+            yield from self._let_out(unit.release)
+        return True
+
+    def _note(self, ruling: Ruling) -> None:
+        self._report.rulings.append(ruling)
+        if ruling.error:
+            self._report.error = ruling.error
+
+    def _act_on(self, ruling: Ruling, start: int) -> bool:
+        """Whether text may go on under this ruling, masks put on where that is what the config asks for."""
+        if self._policy.allows(ruling):
+            if ruling.outcome == "violates" and self._policy.config.enforcement.output == "warn":
+                self._report.act = "warn"
+            return True
+        if self._policy.config.enforcement.output != "redact" or self._mode == "trail":
+            return False
+        spans = _maskable(ruling)
+        for low, high in spans:
+            self._release.mask(start + low, start + high)
+        return bool(spans)
+
+    def _let_out(self, upto: int) -> Flow[None]:
+        text, masks = self._release.text(self._window.take(upto), upto)
+        if masks:
+            self._report.redacted += masks
+            self._report.act = "redact"
+        if text:
+            self._report.released += len(text)
+            yield from self._parent.emit(text)
+
+
+def _maskable(ruling: Ruling) -> list[tuple[int, int]]:
+    """Spans that cover everything the ruling rests on; empty when masking could not mend it."""
+    decision = ruling.decision
+    if ruling.outcome != "violates" or decision.floor or any(v.evidence.violates for v in ruling.verdicts):
+        return []
+    spans = [pair for verdict in ruling.verdicts for pair in verdict.spans]
+    masked = {element for _, element in spans}
+    if not all(f"rule:{owner}" in masked for owner in decision.rules):
+        return []
+    return [span for span, element in spans if element.removeprefix("rule:") in decision.rules]

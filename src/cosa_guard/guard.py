@@ -1,0 +1,308 @@
+"""`Guard`: a config, its judges and a model behind three verbs, each sync and async."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Any, Self
+
+from cosa_guard import backends as backends_registry
+from cosa_guard import judges as judges_registry
+from cosa_guard.backends.base import AnyBackend, AsyncBackend, Backend, blocks
+from cosa_guard.conversation import Conversation, MessageLike, admit, as_messages
+from cosa_guard.drivers import Outcome, Ports, adrive, drive
+from cosa_guard.flow import Mode, Policy, converse, screen
+from cosa_guard.judges.base import AnyJudge, AsyncJudge, Judge
+from cosa_guard.messages import Adapter, Delta, Finish, Message, Reply, Sampling, Usage
+from cosa_guard.pool import Pool
+from cosa_guard.recollection import Recollection
+from cosa_guard.verdicts import Case, Report, Ruling, Stage, Verdict
+from cosa_sdk.compile import compile as compile_config
+from cosa_sdk.config import SafetyConfig
+from cosa_sdk.decide import uncovered
+from cosa_sdk.errors import Blocked, UsageError
+
+__all__ = ["AsyncGuardStream", "Guard", "GuardStream"]
+
+WIDEST = 24_000
+"""Most characters of a conversation that are judged and shown to the model: about 6,000 tokens."""
+JUDGE_TIMEOUT = 60.0
+
+JudgeLike = str | AnyJudge | Callable[[Case], Verdict]
+Record = Callable[[Ruling, str], None]
+
+
+@dataclass(slots=True)
+class _Function:
+    """A plain function as a judge. Nobody knows what it looks for, so its own verdicts say."""
+
+    function: Callable[[Case], Verdict]
+    name: str
+    inline = False
+
+    def covers(self, config: SafetyConfig) -> frozenset[str]:
+        return config.elements
+
+    def holdback(self, config: SafetyConfig) -> int:  # noqa: ARG002  # nobody can know
+        return 0
+
+    def judge(self, case: Case) -> Verdict:
+        return self.function(case)
+
+
+def _judge(judge: JudgeLike) -> AnyJudge:
+    if isinstance(judge, str):
+        return judges_registry.make(judge)
+    if isinstance(judge, Judge | AsyncJudge):
+        return judge
+    if callable(judge):
+        return _Function(judge, getattr(judge, "__name__", type(judge).__name__))
+    raise UsageError(
+        f"{judge!r} is no judge: give a name ({', '.join(judges_registry.names())}), an object with judge(case), "
+        "or a function of a case"
+    )
+
+
+def _backend(backend: str | AnyBackend | None) -> AnyBackend | None:
+    if isinstance(backend, str):
+        return backends_registry.make(backend)
+    if backend is None or isinstance(backend, Backend | AsyncBackend):
+        return backend
+    raise UsageError(
+        f"{backend!r} is no backend: give a name ({', '.join(backends_registry.names())}) "
+        "or an object with stream(request)"
+    )
+
+
+class Guard:
+    """One config around one model: tells the model the rules, and enforces them on what goes in and comes out.
+
+    A guard is immutable and safe to share between threads and tasks; each call owns its state.
+
+    Args:
+        config: what is safe.
+        judge: who decides; several are asked in order, cheap ones first.
+        backend: the model, by name or object. Without one a guard can only `check`.
+        accept_unexamined: build the guard although no judge covers some rules. Decisions about them are *undecided*,
+            and the config's `on_undecided` says what happens then.
+        adapters: LoRA adapters, loaded in the backend, to apply to every request.
+        tenant: keeps conversations of different customers apart.
+        system_is_caller: system messages come from outside and are judged; by default they are the application's own.
+        recollection: shared memory of own replies; each guard has its own otherwise.
+        record: called with every ruling before its text is released, such as `audit.JsonlRecord(path)`.
+        judge_timeout: seconds for one verdict; then `on_error` rules.
+        widest: most characters of a conversation that anybody reads.
+
+    Raises:
+        UsageError: no judge covers some rule (and it was not accepted), or an argument is of the wrong kind.
+    """
+
+    def __init__(
+        self,
+        config: SafetyConfig,
+        *,
+        judge: JudgeLike | Sequence[JudgeLike] = "rules",
+        backend: str | AnyBackend | None = None,
+        accept_unexamined: bool = False,
+        adapters: Sequence[Adapter] = (),
+        tenant: str = "",
+        system_is_caller: bool = False,
+        recollection: Recollection | None = None,
+        record: Record | None = None,
+        judge_timeout: float = JUDGE_TIMEOUT,
+        pool: Pool | None = None,
+        widest: int = WIDEST,
+    ) -> None:
+        if not isinstance(config, SafetyConfig):
+            raise UsageError(f"{config!r} is no SafetyConfig: use cosa_sdk.load(path) or cosa_sdk.presets.load(name)")
+        given = [judge] if isinstance(judge, str) or not isinstance(judge, Sequence) else judge
+        judges = tuple(_judge(one) for one in given)
+        if not judges:
+            raise UsageError("a guard needs at least one judge")
+        covered = frozenset[str]().union(*(one.covers(config) for one in judges))
+        self.unexamined = uncovered(config, covered)
+        """What no judge of this guard can settle: rules, floor ids, `default:<risk>`, `guideline`."""
+        if self.unexamined and not accept_unexamined:
+            raise UsageError(_uncovered_text(config, self.unexamined, judges))
+        self.config = config
+        self.judges = judges
+        self._policy = Policy(
+            config=config,
+            judges=judges,
+            holdback=max(one.holdback(config) for one in judges),
+            system=compile_config(config).text,
+            own=recollection or Recollection(),
+            tenant=tenant,
+            adapters=tuple(adapters),
+            recorded=record is not None,
+        )
+        self.backend = _backend(backend)
+        self._ports = Ports(backend=self.backend, pool=pool or Pool(), timeout=judge_timeout, record=record)
+        self._system_is_caller = system_is_caller
+        self._widest = min([widest, *(reach for one in judges if (reach := getattr(one, "reach", None)))])
+
+    def check(self, text: str, *, stage: Stage = "input", prompt: str | None = None) -> Ruling:
+        """Judge a text without generating anything.
+
+        Args:
+            stage: `input` for what a user asks, `output` for what a model answered.
+            prompt: for a reply, the prompt that it answers.
+        """
+        outcome: Outcome[Ruling] = Outcome()
+        for _ in drive(screen(self._policy, self._case(text, stage, prompt)), self._ports, outcome):
+            raise AssertionError("a check emits nothing")
+        return outcome.value
+
+    async def acheck(self, text: str, *, stage: Stage = "input", prompt: str | None = None) -> Ruling:
+        """As `check`, awaiting."""
+        outcome: Outcome[Ruling] = Outcome()
+        async for _ in adrive(screen(self._policy, self._case(text, stage, prompt)), self._ports, outcome):
+            raise AssertionError("a check emits nothing")
+        return outcome.value
+
+    def reply(
+        self, messages: str | Iterable[MessageLike], *, sampling: Sampling | None = None, raise_on_block: bool = False
+    ) -> Reply:
+        """A whole reply, judged as a whole before any of it is returned.
+
+        Raises:
+            Blocked: the guard refused, and `raise_on_block` is set.
+            BackendError: the model failed.
+        """
+        stream = self._stream(messages, sampling, "whole")
+        pieces = list(stream)
+        return self._reply(pieces, stream.report, raise_on_block=raise_on_block)
+
+    async def areply(
+        self, messages: str | Iterable[MessageLike], *, sampling: Sampling | None = None, raise_on_block: bool = False
+    ) -> Reply:
+        """As `reply`, awaiting."""
+        stream = self._astream(messages, sampling, "whole")
+        pieces = [piece async for piece in stream]
+        return self._reply(pieces, stream.report, raise_on_block=raise_on_block)
+
+    def stream(self, messages: str | Iterable[MessageLike], *, sampling: Sampling | None = None) -> GuardStream:
+        """A reply as it is written, released as the config's `stream` says."""
+        return self._stream(messages, sampling, self.config.enforcement.stream)
+
+    def astream(self, messages: str | Iterable[MessageLike], *, sampling: Sampling | None = None) -> AsyncGuardStream:
+        """As `stream`, awaiting."""
+        return self._astream(messages, sampling, self.config.enforcement.stream)
+
+    def _case(self, text: str, stage: Stage, prompt: str | None) -> Case:
+        if not isinstance(text, str):
+            raise UsageError(f"check takes text, not {type(text).__name__}")
+        turns = (Message("user", prompt),) if prompt is not None else ()
+        return Case(config=self.config, stage=stage, text=text, turns=turns)
+
+    def _admit(self, messages: str | Iterable[MessageLike]) -> Conversation:
+        return admit(
+            as_messages(messages),
+            own=self._policy.own,
+            tenant=self._policy.tenant,
+            widest=self._widest,
+            system_is_caller=self._system_is_caller,
+        )
+
+    def _stream(self, messages: str | Iterable[MessageLike], sampling: Sampling | None, mode: Mode) -> GuardStream:
+        if self.backend is not None and not blocks(self.backend):
+            raise UsageError(f"backend {self.backend.name!r} can only be awaited: use areply or astream")
+        flow = converse(self._policy, self._admit(messages), sampling or Sampling(), mode)
+        outcome: Outcome[Report] = Outcome()
+        return GuardStream(drive(flow, self._ports, outcome), outcome)
+
+    def _astream(
+        self, messages: str | Iterable[MessageLike], sampling: Sampling | None, mode: Mode
+    ) -> AsyncGuardStream:
+        flow = converse(self._policy, self._admit(messages), sampling or Sampling(), mode)
+        outcome: Outcome[Report] = Outcome()
+        return AsyncGuardStream(adrive(flow, self._ports, outcome), outcome)
+
+    @staticmethod
+    def _reply(pieces: list[Delta], report: Report, *, raise_on_block: bool) -> Reply:
+        if report.blocked and raise_on_block:
+            raise Blocked("the guard refused", report)
+        finish: Finish = pieces[-1].finish or "stop"
+        text = "".join(piece.text for piece in pieces)
+        return Reply(text=text, finish=finish, report=report, usage=Usage(completion_tokens=report.tokens))
+
+
+def _uncovered_text(config: SafetyConfig, missing: tuple[str, ...], judges: tuple[AnyJudge, ...]) -> str:
+    have = ", ".join(judge.name for judge in judges)
+    return (
+        f"config {config.name!r} has rules that no judge of this guard can examine: {', '.join(missing)}. "
+        f"Judges given: {have}. A judge that reads text covers them: judge=['rules', model] with "
+        "model = cosa_guard.judges.make('model', backend=backend). "
+        "Or pass accept_unexamined=True: such texts are then 'undecided', "
+        f"and this config's on_undecided: {config.enforcement.on_undecided} applies."
+    )
+
+
+class _Reported:
+    _outcome: Outcome[Report]
+
+    @property
+    def report(self) -> Report:
+        """What the guard did; there once the stream has ended.
+
+        Raises:
+            UsageError: the stream has not ended.
+        """
+        if not self._outcome.known:
+            raise UsageError("the report is there when the stream has ended: read the stream first")
+        return self._outcome.value
+
+
+class GuardStream(_Reported):
+    """Iterates over released pieces; the last one has `finish`. Closing it stops the model."""
+
+    def __init__(self, pieces: Iterator[Delta], outcome: Outcome[Report]) -> None:
+        self._pieces: Any = pieces
+        self._outcome = outcome
+
+    def __iter__(self) -> Iterator[Delta]:
+        return self
+
+    def __next__(self) -> Delta:
+        piece: Delta = next(self._pieces)
+        return piece
+
+    def close(self) -> None:
+        """Stop: nothing more is generated or released."""
+        self._pieces.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+class AsyncGuardStream(_Reported):
+    """As `GuardStream`, awaiting."""
+
+    def __init__(self, pieces: AsyncIterator[Delta], outcome: Outcome[Report]) -> None:
+        self._pieces: Any = pieces
+        self._outcome = outcome
+
+    def __aiter__(self) -> AsyncIterator[Delta]:
+        return self
+
+    async def __anext__(self) -> Delta:
+        piece: Delta = await anext(self._pieces)
+        return piece
+
+    async def aclose(self) -> None:
+        """Stop: nothing more is generated or released."""
+        await self._pieces.aclose()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.aclose()

@@ -1,0 +1,168 @@
+"""The `model` judge: a language model reads the compiled policy and one text, and says yes or no.
+
+Where the backend shows logits the answer is read off one prefill, as the log-odds of yes against no: no token is
+decoded, and the answer has a probability. Elsewhere the model writes JSON, which must fit a schema.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping
+from functools import lru_cache
+
+from cosa_guard.backends.base import AnyBackend, Backend, Scorer, blocks
+from cosa_guard.judges.calibration import Calibration, calibration_for
+from cosa_guard.messages import Message, Request, Sampling
+from cosa_guard.verdicts import Case, Stage, Verdict
+from cosa_sdk.compile import Turn, judge_question
+from cosa_sdk.compile import compile as compile_config
+from cosa_sdk.config import SafetyConfig
+from cosa_sdk.decide import Evidence
+from cosa_sdk.errors import JudgeError, UsageError
+
+__all__ = ["ModelJudge", "make", "yes_probability"]
+
+HOLDBACK = 40
+"""About ten tokens: what makes a sentence bad may be its last word."""
+REACH = 6_000
+"""Most characters of a conversation that the judge reads. A guard shows its model no more than its judges read."""
+
+_SCHEMA = json.dumps(
+    {
+        "type": "object",
+        "properties": {"breaks": {"type": "boolean"}, "reason": {"type": "string", "maxLength": 200}},
+        "required": ["breaks", "reason"],
+        "additionalProperties": False,
+    }
+)
+
+
+@lru_cache(maxsize=256)
+def _policy(config: SafetyConfig) -> tuple[str, str]:
+    compiled = compile_config(config, "judge")
+    return compiled.text, compiled.version
+
+
+def yes_probability(logprobs: Mapping[str, float]) -> float:
+    """Probability of yes among the answers yes and no, however they are capitalised or spaced.
+
+    Raises:
+        JudgeError: neither is among the candidates.
+    """
+    mass = {"yes": 0.0, "no": 0.0}
+    for token, logprob in logprobs.items():
+        word = token.strip().lower()
+        if word in mass:
+            mass[word] += math.exp(logprob)
+    total = mass["yes"] + mass["no"]
+    if not total:
+        shown = ", ".join(repr(token) for token in list(logprobs)[:5])
+        raise JudgeError(f"the model answers neither yes nor no; its likeliest tokens are {shown}")
+    return mass["yes"] / total
+
+
+class ModelJudge:
+    """A language model as the judge of a whole config.
+
+    Args:
+        backend: the model. One that shows next-token probabilities is several times faster.
+        method: `log-odds` or `json`; the better one that the backend has by default.
+
+    Raises:
+        UsageError: the backend can only be awaited, or lacks what the method needs.
+    """
+
+    inline = False
+    reach = REACH
+
+    def __init__(self, backend: AnyBackend, *, method: str | None = None) -> None:
+        if not blocks(backend):
+            raise UsageError(f"backend {backend.name!r} can only be awaited; the model judge needs a blocking one")
+        can_score = backend.capabilities.logprobs and isinstance(backend, Scorer)
+        method = method or ("log-odds" if can_score else "json")
+        if method not in {"log-odds", "json"}:
+            raise UsageError(f"unknown method {method!r}; choices: log-odds, json")
+        if method == "log-odds" and not can_score:
+            raise UsageError(f"backend {backend.name!r} shows no next-token probabilities: use method='json'")
+        self._backend: Backend = backend
+        self._scorer = backend if isinstance(backend, Scorer) and method == "log-odds" else None
+        self._model = backend.name.rpartition(":")[2]
+        self.name = f"model/1:{self._model}"
+
+    def calibration(self, stage: Stage) -> Calibration:
+        """How far this model may be believed at that stage."""
+        return calibration_for(self._model, stage)
+
+    def covers(self, config: SafetyConfig) -> frozenset[str]:
+        """Everything: it reads the whole policy."""
+        return config.elements
+
+    def holdback(self, config: SafetyConfig) -> int:  # noqa: ARG002  # the same for every config
+        """About ten tokens."""
+        return HOLDBACK
+
+    def judge(self, case: Case) -> Verdict:
+        """Read the case under the config's policy.
+
+        Raises:
+            JudgeError: the answer is neither yes nor no, or not the JSON that was asked for.
+            BackendError: the model failed.
+        """
+        policy, version = _policy(case.config)
+        # On input every turn is under judgement and the guard keeps within reach; on output they are only context.
+        turns = _recent(case.turns, len(case.text)) if case.stage == "output" else _as_turns(case.turns)
+        question = judge_question(case.stage, case.text, conversation=turns, partial=not case.final)
+        request = Request(messages=(Message("system", policy), Message("user", question)))
+        name = f"{self.name}/{version}"
+        if self._scorer is None:
+            breaks, reason = self._ask(request)
+            probability = float(breaks)
+        else:
+            probability = yes_probability(self._scorer.next_logprobs(request))
+            reason = ""
+        calibration = self.calibration(case.stage)
+        decided = calibration.decide(probability)
+        said = f"p(breaks) {probability:.2f}, {calibration}" + (f": {reason}" if reason else "")
+        evidence = Evidence(violates=True) if decided else Evidence()
+        if decided is False:
+            evidence = Evidence(examined=case.config.elements)
+        return Verdict(judge=name, evidence=evidence, score=probability, reason=said)
+
+    def _ask(self, request: Request) -> tuple[bool, str]:
+        sampling = Sampling(max_tokens=120, json_schema=_SCHEMA)
+        text = "".join(delta.text for delta in self._backend.stream(request.replace(sampling=sampling)))
+        try:
+            answer = json.loads(text)
+            breaks, reason = answer["breaks"], answer.get("reason", "")
+        except (ValueError, TypeError, KeyError) as error:
+            raise JudgeError(f"the model's verdict is not the JSON that was asked for: {text[:80]!r}") from error
+        if not isinstance(breaks, bool):
+            raise JudgeError(f"the model's verdict has breaks={breaks!r}, not true or false")
+        return breaks, str(reason)
+
+
+def _as_turns(turns: tuple[Message, ...]) -> tuple[Turn, ...]:
+    return tuple(("assistant" if turn.role == "assistant" else "user", turn.content) for turn in turns)
+
+
+def _recent(turns: tuple[Message, ...], used: int) -> tuple[Turn, ...]:
+    """The newest turns that fit beside `used` characters, oldest first."""
+    kept, room = len(turns), REACH - used
+    while kept and len(turns[kept - 1].content) <= room:
+        kept -= 1
+        room -= len(turns[kept].content)
+    return _as_turns(turns[kept:])
+
+
+def make(argument: str | None = None, *, backend: AnyBackend | None = None) -> ModelJudge:
+    """The judge for the names `model` (with `backend=`) and `model:<backend>`.
+
+    Raises:
+        UsageError: there is no model to read with.
+    """
+    if backend is None:
+        from cosa_guard import backends  # noqa: PLC0415  # names of backends, needed only here
+
+        backend = backends.make(argument or "local")
+    return ModelJudge(backend)

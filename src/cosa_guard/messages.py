@@ -1,0 +1,97 @@
+"""What goes to a model and what comes back, the same for every provider."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Literal
+
+if TYPE_CHECKING:
+    from cosa_guard.verdicts import Report
+
+__all__ = ["Adapter", "Delta", "Finish", "Message", "Reply", "Request", "Role", "Sampling", "Usage"]
+
+Role = Literal["system", "user", "assistant", "tool"]
+Finish = Literal["stop", "length", "content_filter"]
+"""Why a reply ended: the model was done, the token limit was reached, or the guard refused."""
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """One turn of a conversation, as text."""
+
+    role: Role
+    content: str
+    media: tuple[str, ...] = ()
+    """Kinds of the non-text parts that came with the turn, such as `image_url`; their bytes are not kept."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Adapter:
+    """A LoRA adapter to apply for one request, by the name it was loaded under."""
+
+    name: str
+    scale: float = 1.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sampling:
+    """How the next tokens are drawn. The default is greedy, so that a run can be repeated."""
+
+    temperature: float = 0.0
+    top_p: float = 1.0
+    max_tokens: int = 256
+    seed: int | None = None
+    stop: tuple[str, ...] = ()
+    json_schema: str | None = None
+    """A JSON Schema as JSON text; the reply is constrained to it."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Request:
+    """What a backend is asked to continue.
+
+    `messages[0]`, when it is a system message, is the compiled config: constant over a config's requests, so a
+    backend may keep its KV state. Contents are text, never markup: a backend must not parse them for special tokens.
+    """
+
+    messages: tuple[Message, ...]
+    sampling: Sampling = Sampling()
+    adapters: tuple[Adapter, ...] = ()
+
+    def replace(self, **changes: object) -> Request:
+        """A copy with some fields changed."""
+        return replace(self, **changes)  # type: ignore[arg-type]  # dataclasses.replace takes any field
+
+
+@dataclass(frozen=True, slots=True)
+class Delta:
+    """The next piece of a reply. Pieces carry text of any length, down to nothing."""
+
+    text: str
+    tokens: int = 1
+    """How many tokens the piece stands for."""
+    finish: Finish | None = None
+    """Set on the last piece only."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Usage:
+    """Token counts of one reply; None where the backend does not say."""
+
+    prompt_tokens: int | None = None
+    completion_tokens: int | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reply:
+    """A whole guarded reply."""
+
+    text: str
+    finish: Finish
+    report: Report
+    usage: Usage = Usage()
+
+
+LogProbs = Mapping[str, float]
+"""Candidate next tokens, as text, with their natural-log probabilities."""

@@ -1,0 +1,76 @@
+"""Threads for judges that block. Bounded, and never waited for when the process ends.
+
+A thread cannot be stopped from outside: a judge that hangs keeps its thread. So the threads are daemons, those given
+up on are counted, and a full pool refuses at once instead of queueing behind judges that may never return.
+"""
+
+from __future__ import annotations
+
+import queue
+import threading
+from collections.abc import Callable
+from concurrent.futures import Future
+from typing import TypeVar
+
+from cosa_sdk.errors import JudgeError
+
+__all__ = ["Pool"]
+
+T = TypeVar("T")
+
+
+class Pool:
+    """A bounded pool of daemon threads.
+
+    Args:
+        size: most calls that run at the same time, hung ones included.
+    """
+
+    def __init__(self, size: int = 32) -> None:
+        self._size = size
+        self._jobs: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
+        self._lock = threading.Lock()
+        self._threads = 0
+        self._busy = 0
+        self.abandoned = 0
+        """Calls that ran out of time; each holds a thread until its judge returns."""
+
+    def submit(self, call: Callable[[], T]) -> Future[T]:
+        """Run `call` on a thread.
+
+        Raises:
+            JudgeError: every thread is busy.
+        """
+        with self._lock:
+            if self._busy >= self._size:
+                raise JudgeError(
+                    f"all {self._size} judge threads are busy ({self.abandoned} calls ran out of time so far): "
+                    "give judges a shorter time-out or the guard a larger pool"
+                )
+            self._busy += 1
+            if self._busy > self._threads:
+                self._threads += 1
+                threading.Thread(target=self._work, name="cosa-judge", daemon=True).start()
+        future: Future[T] = Future()
+
+        def job() -> None:
+            try:
+                result = call()
+            except BaseException as error:  # noqa: BLE001  # handed to whoever waits
+                self._free()
+                future.set_exception(error)
+            else:
+                self._free()
+                future.set_result(result)
+
+        self._jobs.put(job)
+        return future
+
+    def _free(self) -> None:
+        """The thread is free before anybody learns of the result, so that who waited may submit again."""
+        with self._lock:
+            self._busy -= 1
+
+    def _work(self) -> None:
+        while True:
+            self._jobs.get()()
