@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from collections import deque
 from dataclasses import dataclass, replace
+from functools import reduce
+from operator import or_
 from typing import Literal
 
 from cosa_guard.conversation import Conversation
@@ -16,7 +18,7 @@ from cosa_guard.messages import Adapter, Delta, Finish, Message, Request, Sampli
 from cosa_guard.recollection import Kind, Recollection
 from cosa_guard.release import Release
 from cosa_guard.steps import READY, Ask, Begin, Close, Emit, Flow, Open, Pull, Record, Settle, Ticket
-from cosa_guard.verdicts import Case, Report, Ruling, Verdict
+from cosa_guard.verdicts import Case, Report, Ruling, Span, Verdict
 from cosa_guard.window import Unit, Window
 from cosa_sdk.compile import feedback, partial_note
 from cosa_sdk.config import SafetyConfig
@@ -73,7 +75,7 @@ def screen(policy: Policy, case: Case) -> Flow[Ruling]:
             continue
         verdicts.append(verdict)
         evidence |= verdict.evidence
-        if verdict.evidence.violates or (verdict.evidence.found and _settled(case.config, evidence)):
+        if _settled(case, evidence):
             break
     decision = decide(case.config, evidence)
     if error is not None and decision.outcome == "compliant":
@@ -85,9 +87,13 @@ def screen(policy: Policy, case: Case) -> Flow[Ruling]:
     return ruling
 
 
-def _settled(config: SafetyConfig, evidence: Evidence) -> bool:
-    """No further judge could make it anything but a violation."""
-    return decide(config, evidence).outcome == "violates"
+def _settled(case: Case, evidence: Evidence) -> bool:
+    """It is a violation that stops the text, whatever further judges say."""
+    if not (evidence.found or evidence.violates):
+        return False
+    if case.stage == "output" and case.config.enforcement.output == "redact":
+        return False  # the violation may be masked; then what the other judges say of the rest counts
+    return decide(case.config, evidence).outcome == "violates"
 
 
 def converse(policy: Policy, conversation: Conversation, sampling: Sampling, mode: Mode) -> Flow[Report]:
@@ -275,10 +281,12 @@ class _Candidate:
             return True
         if self._policy.config.enforcement.output != "redact" or self._mode == "trail":
             return False
-        spans = _maskable(ruling)
+        masked, spans = _maskable(ruling)
+        if not spans or not self._policy.allows(_without(ruling, masked, self._policy.config)):
+            return False
         for low, high in spans:
             self._release.mask(start + low, start + high)
-        return bool(spans)
+        return True
 
     def _let_out(self, upto: int) -> Flow[None]:
         text, masks = self._release.text(self._window.take(upto), upto)
@@ -290,13 +298,20 @@ class _Candidate:
             yield from self._parent.emit(text)
 
 
-def _maskable(ruling: Ruling) -> list[tuple[int, int]]:
-    """Spans that cover everything the ruling rests on; empty when masking could not mend it."""
+def _maskable(ruling: Ruling) -> tuple[frozenset[str], list[Span]]:
+    """The elements whose places cover everything that was found broken, and those places; nothing when they do not."""
     decision = ruling.decision
     if ruling.outcome != "violates" or decision.floor or any(v.evidence.violates for v in ruling.verdicts):
-        return []
-    spans = [pair for verdict in ruling.verdicts for pair in verdict.spans]
-    masked = {element for _, element in spans}
-    if not all(f"rule:{owner}" in masked for owner in decision.rules):
-        return []
-    return [span for span, element in spans if element.removeprefix("rule:") in decision.rules]
+        return frozenset(), []
+    placed = [pair for verdict in ruling.verdicts for pair in verdict.spans]
+    broken = {f"rule:{owner}" for owner in decision.rules}
+    if not broken <= {element for _, element in placed}:
+        return frozenset(), []
+    return frozenset(broken), [span for span, element in placed if element in broken]
+
+
+def _without(ruling: Ruling, masked: frozenset[str], config: SafetyConfig) -> Ruling:
+    """The ruling on what is left of a text when everything that shows `masked` is taken out of it."""
+    evidence = reduce(or_, (verdict.evidence for verdict in ruling.verdicts))
+    rest = replace(evidence, found=evidence.found - masked, examined=evidence.examined | masked)
+    return replace(ruling, decision=decide(config, rest))

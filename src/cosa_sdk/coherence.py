@@ -17,6 +17,8 @@ __all__ = ["check"]
 
 TRAIL_NEEDS = ("sexual", "weapons")
 """Risks whose permission makes the floor a matter of degree: text must be judged before it is released."""
+RESERVED = ("config", "guideline")
+"""Ids by which decisions and evidence name what is neither rule nor risk."""
 
 
 def check(config: SafetyConfig) -> None:
@@ -27,19 +29,23 @@ def check(config: SafetyConfig) -> None:
 
 
 def _first(config: SafetyConfig) -> PydanticCustomError | None:
-    known = config.vocabulary.ids
+    known = builtin(config.taxonomy).ids
     for position, risk in enumerate(config.risks):
-        if risk.id in builtin(config.taxonomy).ids:
-            return fault(
-                "risk-id",
-                f"{risk.id!r} is a risk of the taxonomy already",
-                "drop it, or rename yours",
-                f"risks[{position}].id",
-            )
+        problem = _own_risk(risk.id, f"risks[{position}].id", known)
+        if problem is not None:
+            return problem
+        known = (*known, risk.id)
     seen: dict[str, int] = {}
     whole: dict[str, tuple[int, Rule]] = {}
     for position, rule in enumerate(config.rules):
         at = f"rules[{position}]"
+        problem = _names(rule, at, known) or _reserved(rule.id, f"{at}.id")
+        if problem is not None:
+            return problem
+        if rule.unconditional and rule.risk is not None:
+            if rule.risk in whole:
+                return _contradiction(rule, at, *whole[rule.risk])
+            whole[rule.risk] = (position, rule)
         if rule.id in seen:
             return fault(
                 "duplicate-id",
@@ -48,16 +54,23 @@ def _first(config: SafetyConfig) -> PydanticCustomError | None:
                 f"{at}.id",
             )
         seen[rule.id] = position
-        problem = _names(rule, at, known)
-        if problem is not None:
-            return problem
-        if rule.unconditional and rule.risk is not None:
-            if rule.risk in whole:
-                return _contradiction(rule, at, *whole[rule.risk])
-            whole[rule.risk] = (position, rule)
     if config.default == "guideline" and not config.guideline:
         return fault("default", "default: guideline needs a guideline", "write one, or say forbid or allow", "default")
     return _trail(config)
+
+
+def _own_risk(risk: str, place: str, known: tuple[str, ...]) -> PydanticCustomError | None:
+    """Faults in the id of a risk that the config adds."""
+    if risk in known:
+        return fault("risk-id", f"{risk!r} is a risk already", "drop it, or rename yours", place)
+    return _reserved(risk, place)
+
+
+def _reserved(name: str, place: str) -> PydanticCustomError | None:
+    """Decisions would take an id of this name for their own: a rule called `floor.minors` could speak for the floor."""
+    if name.startswith("floor."):
+        return fault("floor", f"{name!r} is the name of a floor id, which no config may define", "rename it", place)
+    return fault("reserved-id", f"the id {name!r} is reserved", "rename it", place) if name in RESERVED else None
 
 
 def _names(rule: Rule, at: str, known: tuple[str, ...]) -> PydanticCustomError | None:
@@ -96,10 +109,9 @@ def _contradiction(rule: Rule, at: str, position: int, earlier: Rule) -> Pydanti
 def _trail(config: SafetyConfig) -> PydanticCustomError | None:
     if config.enforcement.stream != "trail":
         return None
-    opened = [rule.risk for rule in config.rules if rule.stance != "forbid" and rule.risk in TRAIL_NEEDS]
+    named = {risk for rule in config.rules if rule.stance != "forbid" for risk in (rule.risk, *rule.within)}
     ruled = {rule.risk for rule in config.rules if rule.unconditional and rule.stance == "forbid"}
-    if config.default != "forbid":
-        opened += [risk for risk in TRAIL_NEEDS if risk not in ruled]
+    opened = [risk for risk in TRAIL_NEEDS if risk not in ruled and (risk in named or config.default != "forbid")]
     if not opened:
         return None
     said = f"trail releases text before it is judged, and this config may allow {opened[0]!r}, which borders the floor"

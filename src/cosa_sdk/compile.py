@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from functools import lru_cache
-from importlib import resources
+from pathlib import Path
 from typing import Literal
 
 from cosa_sdk import tokens
@@ -130,7 +130,8 @@ def judge_question(
         conversation: earlier turns, or for a reply the turns that it answers.
         partial: the reply is still being written.
     """
-    lines = "\n".join(f"{role}: {neutralised(content)}" for role, content in conversation)
+    # Indented lines cannot pass for a turn of their own.
+    lines = "\n".join(f"{role}: {neutralised(content)}".replace("\n", "\n  ") for role, content in conversation)
     context = f"[conversation]\n{lines}\n[/conversation]\n" if lines else ""
     return _fill(
         _template(f"judge-question-{stage}.{VERSION}"),
@@ -154,13 +155,12 @@ def feedback(config: SafetyConfig, broken: tuple[str, ...]) -> str:
 
 @lru_cache(maxsize=32)
 def _template(name: str) -> str:
-    return resources.files("cosa_sdk").joinpath("templates").joinpath(f"{name}.txt").read_text("utf-8").strip()
+    return (Path(__file__).parent / "templates" / f"{name}.txt").read_text("utf-8").strip()
 
 
 def _fill(template: str, **slots: str) -> str:
     """Put values into named slots, once: a value that looks like a slot stays as it is."""
-    filled = _SLOT.sub(lambda match: slots[match.group(1)], template)
-    return re.sub(r"\n{3,}", "\n\n", filled).strip()
+    return _SLOT.sub(lambda match: slots[match.group(1)], template).strip()
 
 
 def _sections(config: SafetyConfig, *, short: bool) -> dict[str, str]:
@@ -180,7 +180,7 @@ def _sections(config: SafetyConfig, *, short: bool) -> dict[str, str]:
         "default": _default(config),
         "floor": "; ".join(_lower(risk.name) for risk in config.vocabulary.floor) + ".",
         "explain": ", and say what kind of content you leave out" if config.refusal.explain else " in these words",
-        "refusal": config.refusal.message.translate(_INJECTION_SAFE_QUOTE).strip(),
+        "refusal": " ".join(config.refusal.message.translate(_INJECTION_SAFE_QUOTE).split()),
     }
 
 
@@ -216,9 +216,7 @@ def _terms_in_words(rule: Rule) -> str:
 
 
 def _default(config: SafetyConfig) -> str:
-    named = {rule.risk for rule in config.rules if rule.risk} | {risk for rule in config.rules for risk in rule.within}
-    rest = [risk for risk in config.vocabulary.risks if risk.id not in named]
-    names = ", ".join(_lower(risk.name) for risk in rest if risk.id != OTHER)
+    names = ", ".join(_rest(config))
     match config.default:
         case "forbid":
             return (
@@ -234,26 +232,49 @@ def _default(config: SafetyConfig) -> str:
             return "The guideline decides what is allowed. Where it is silent, avoid harm."
 
 
+def _rest(config: SafetyConfig) -> list[str]:
+    """Names of the risks that the default decides; `other`, which no default allows, is not among them."""
+    if config.default == "forbid":  # also what is left of a risk when its rules only narrow it, or carve out of it
+        ruled = {rule.risk for rule in config.rules if rule.unconditional or rule.stance != "forbid"}
+    else:
+        ruled = {rule.risk for rule in config.rules}
+    return [_lower(risk.name) for risk in config.vocabulary.risks if risk.id not in ruled and risk.id != OTHER]
+
+
 def _cosalign(config: SafetyConfig, seed: int) -> str:
     source = _template(f"cosalign.{VERSION}")
     wordings = [block.strip() for block in re.sub(r"(?m)^#.*\n", "", source).split("---")]
     assert len(wordings) == _SEEDED_WORDINGS  # adapters are trained on exactly these
     allowed = [rule for rule in config.rules if rule.stance == "allow"]
     forbidden = [rule for rule in config.rules if rule.stance == "forbid"]
-    limits = [f"{_brief(config, rule)} only as {rule.text}" + (f", not if {rule.unless}" if rule.unless else "")
-              for rule in config.rules if rule.stance == "limit" and rule.text]  # fmt: skip
-    named = {rule.risk for rule in config.rules if rule.risk}
-    rest = [_lower(risk.name) for risk in config.vocabulary.risks if risk.id not in named]
-    permitted = [_brief(config, rule) for rule in allowed] + (rest[:-1] if config.default == "allow" else [])
-    denied = [_brief(config, rule) for rule in forbidden]
-    denied += rest if config.default == "forbid" else rest[-1:]
+    limits = [_line_of_limit(config, rule) for rule in config.rules if rule.stance == "limit"]
+    permitted = [_brief(config, rule) + _unless(rule) for rule in allowed]
+    permitted += _rest(config) if config.default == "allow" else []
+    denied = [_brief(config, rule) + _unless(rule) for rule in forbidden]
+    denied += _rest(config) if config.default == "forbid" else []
+    denied.append(_lower(config.vocabulary[OTHER].name))
     filled = _fill(
         wordings[seed % len(wordings)],
-        allowed=", ".join(permitted) or "none",
-        forbidden=", ".join(denied) or "none",
+        allowed=", ".join(dict.fromkeys(permitted)) or "none",
+        forbidden=", ".join(dict.fromkeys(denied)),
         limits=f" Within limits: {'; '.join(limits)}." if limits else "",
     )
-    return f"{config.guideline.strip()}\n{filled}" if config.guideline and config.rules else config.guideline or filled
+    if not config.guideline:
+        return filled
+    # The paper's config is the text alone; rules, or a default that the text does not decide, must be said beside it.
+    alone = config.default == "guideline" and not config.rules
+    return config.guideline if alone else f"{config.guideline.strip()}\n{filled}"
+
+
+def _line_of_limit(config: SafetyConfig, rule: Rule) -> str:
+    assert rule.text is not None  # a limit has one
+    return f"{_brief(config, rule)} only as {rule.text.rstrip('.')}{_unless(rule)}"
+
+
+def _unless(rule: Rule) -> str:
+    if not rule.unless:
+        return ""
+    return f" ({'except' if rule.stance == 'forbid' else 'not if'} {rule.unless.rstrip('.')})"
 
 
 def _brief(config: SafetyConfig, rule: Rule) -> str:

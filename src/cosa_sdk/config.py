@@ -8,22 +8,12 @@ import re
 from functools import cached_property
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import (
-    AfterValidator,
-    BaseModel,
-    BeforeValidator,
-    ConfigDict,
-    Field,
-    StringConstraints,
-    ValidationError,
-    model_validator,
-)
+from pydantic import BeforeValidator, Field, model_validator
 
 from cosa_sdk import patterns
-from cosa_sdk.errors import ConfigError, FloorViolation
+from cosa_sdk.model import Line, Model, Name, Pattern, Prose
 from cosa_sdk.taxonomy import FLOOR, Risk, Taxonomy, builtin
-from cosa_sdk.validation import fault, findings_of
-from cosa_sdk.wording import fault_in
+from cosa_sdk.validation import fault
 
 __all__ = [
     "SCHEMA_VERSION",
@@ -44,44 +34,12 @@ Default = Literal["forbid", "allow", "guideline"]
 Pii = Literal["email", "phone", "credit_card", "iban", "us_ssn", "ip_address"]
 
 
-def _clean(text: str) -> str:
-    found = fault_in(text)
-    if found:
-        position, what = found
-        raise fault("markup", f"{what} at character {position + 1} is not allowed in a config", fix="remove it")
-    return text
-
-
-def _filled(text: str) -> str:
-    if not text.strip():
-        raise fault("empty", "is empty or only spaces", fix="write a sentence, or leave the key out")
-    return text
-
-
-def _one_line(text: str) -> str:
-    # Rules become list items of a prompt: a line break inside one could start an item of its own.
-    return " ".join(text.split())
-
-
-Line = Annotated[
-    str, AfterValidator(_clean), AfterValidator(_filled), AfterValidator(_one_line), Field(max_length=2000)
-]
-"""Text of one line: line breaks and runs of spaces become single spaces."""
-Prose = Annotated[str, AfterValidator(_clean), AfterValidator(_filled), Field(max_length=20_000)]
-"""Text of several lines, kept word for word."""
-Name = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9._-]*$", max_length=64)]
-
-
-class _Model(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
-
-
-class Term(_Model):
+class Term(Model):
     """A deterministic way to find a breach: exactly one of `phrase`, `regex` and `pii`."""
 
     phrase: Line | None = None
     """Found as whole words, whatever the case, accents, look-alike letters or invisible characters between."""
-    regex: Annotated[str, Field(max_length=500)] | None = None
+    regex: Pattern | None = None
     """RE2 syntax on the normalised text; `*`, `+` and `{n,}` match at most 64 times."""
     pii: Pii | None = None
     """A kind of personal data that patterns can find."""
@@ -102,7 +60,7 @@ class Term(_Model):
         return self
 
 
-class Example(_Model):
+class Example(Model):
     """A prompt with a reply that keeps the config and, where it teaches something, one that breaks it."""
 
     prompt: Prose
@@ -114,7 +72,7 @@ def _as_term(value: Any) -> Any:
     return {"phrase": value} if isinstance(value, str) else value
 
 
-class Rule(_Model):
+class Rule(Model):
     """One stance on one thing: a risk of the taxonomy, a described behaviour, or fixed terms."""
 
     id: Name = ""
@@ -142,7 +100,9 @@ class Rule(_Model):
     @classmethod
     def _id_from_risk(cls, value: Any) -> Any:
         if isinstance(value, dict) and not value.get("id") and isinstance(value.get("risk"), str):
-            return {**value, "id": re.sub(r"[^a-z0-9._-]", "-", value["risk"].lower())}
+            derived = re.sub(r"[^a-z0-9._-]", "-", value["risk"].lower()).strip("._-")[:64]
+            rest = {key: part for key, part in value.items() if key != "id"}
+            return {"id": derived, **rest} if derived else rest
         return value
 
     @model_validator(mode="after")
@@ -183,7 +143,7 @@ class Rule(_Model):
         return f"rule:{self.id}"
 
 
-class Refusal(_Model):
+class Refusal(Model):
     """How the guard declines."""
 
     message: Prose = "This assistant can't help with that."
@@ -191,7 +151,7 @@ class Refusal(_Model):
     """The model may say which kind of content it declines; the guard's own message never does."""
 
 
-class Enforcement(_Model):
+class Enforcement(Model):
     """What happens when a decision is not `compliant`. The floor is refused whatever stands here."""
 
     input: Literal["refuse", "warn", "off"] = "refuse"
@@ -204,13 +164,13 @@ class Enforcement(_Model):
     media: Literal["refuse", "allow"] = "refuse"
 
 
-class SafetyConfig(_Model):
+class SafetyConfig(Model):
     """What is safe, for whom. Frozen, hashable and valid: an instance that exists can be enforced."""
 
     cosa: Literal[1] = 1
     """Version of this schema."""
     name: Name
-    version: int = Field(default=1, ge=1, strict=True)
+    version: int = Field(default=1, ge=1, lt=10**15, strict=True)  # JSON readers keep numbers of this size
     purpose: Line | None = None
     """What the assistant is for, in one sentence."""
     audience: Line | None = None
@@ -241,14 +201,6 @@ class SafetyConfig(_Model):
 
         check(self)
         return self
-
-    def __init__(self, **data: Any) -> None:
-        try:
-            super().__init__(**data)
-        except ValidationError as error:
-            findings = findings_of(error, type(self))
-            floor = any(finding.code == "floor" for finding in findings)
-            raise (FloorViolation if floor else ConfigError)(findings) from None
 
     @classmethod
     def from_text(cls, text: str, *, name: str = "free-text") -> SafetyConfig:

@@ -194,13 +194,14 @@ def _risk_item(config: SafetyConfig, evidence: Evidence, risk: str) -> _Item:
         for owner in broken:
             item.may(_DISALLOWED, owner)
         return item
-    for owner, met in conditions.items():
-        if met is None:
-            item.may(_DISALLOWED, owner)
     if shown is not True:
         item.may(_ABSENT)
     if shown is not False:
         _when_shown(config, evidence, risk, rules, item)
+    unsettled = [owner for owner, met in conditions.items() if met is None]
+    if unsettled and item.states != {_DISALLOWED}:  # else the breach rests on what is certain, not on them
+        item.states.add(_DISALLOWED)
+        item.broken[:0] = unsettled
     return item
 
 
@@ -231,7 +232,7 @@ def _when_shown(config: SafetyConfig, evidence: Evidence, risk: str, rules: list
     }
     for owner, applies in carves.items():
         if applies is not False:
-            item.may(_ALLOWED, owner)
+            item.may(_ALLOWED, owner if applies else "")
     if any(applies is True for applies in carves.values()):
         return
     _by_default(config, evidence, risk, item)

@@ -17,7 +17,6 @@ CosaError
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -43,6 +42,8 @@ __all__ = [
 
 def nearest(name: str, choices: Iterable[str]) -> str | None:
     """The choice a person most likely meant by `name`, or None."""
+    import difflib  # noqa: PLC0415  # only errors need it
+
     found = difflib.get_close_matches(name, list(choices), n=1, cutoff=0.6)
     return found[0] if found else None
 

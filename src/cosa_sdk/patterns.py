@@ -19,8 +19,16 @@ WIDEST = 256
 REPEAT = 64
 """What an unbounded repeat is bounded to."""
 
-_ATOM_ESCAPE = re.compile(r"\\(?:x\{[0-9A-Fa-f]+\}|[pP](?:\{\^?\w+\}|\w)|.)", re.DOTALL)
-_OPEN_REPEAT = re.compile(r"\{(\d+),\}")
+_PIECE = re.compile(
+    r"\\(?:x\{[0-9A-Fa-f]+\}|[pP](?:\{\^?\w+\}|\w)|.)"  # an escape
+    r"|\[\^?\]?(?:\[:\^?[a-z]+:\]|\\.|[^\]\\])*\]"  # a character class; a "]" that comes first is one of its characters
+    r"|\{[0-9]*,?[0-9]*\}"  # a counted repeat
+    r"|.",
+    re.DOTALL,
+)
+_OPEN_REPEAT = re.compile(r"\{([0-9]+),\}")
+_ONE = re.compile(r"\[|\\(?:x\{|[pP])")
+"""How a class, a code point and a Unicode property begin."""
 
 
 class PatternFault(ValueError):
@@ -29,35 +37,16 @@ class PatternFault(ValueError):
 
 def bounded(pattern: str) -> str:
     """`pattern` with every unbounded repeat outside character classes bounded to `REPEAT`."""
-    out: list[str] = []
-    position, in_class = 0, False
-    while position < len(pattern):
-        char = pattern[position]
-        if char == "\\" and (escape := _ATOM_ESCAPE.match(pattern, position)):
-            out.append(escape.group())
-            position = escape.end()
-            continue
-        if in_class:
-            in_class = char != "]"
-            out.append(char)
-        elif char == "[":
-            in_class = True
-            opening = re.compile(r"\[\^?\]?").match(pattern, position)
-            assert opening is not None  # it starts with "["
-            out.append(opening.group())
-            position = opening.end()
-            continue
-        elif char in "*+":
-            out.append(f"{{{'0' if char == '*' else '1'},{REPEAT}}}")
-        elif char == "{" and (repeat := _OPEN_REPEAT.match(pattern, position)):
-            least = int(repeat.group(1))
-            out.append(f"{{{least},{max(least, REPEAT)}}}")
-            position = repeat.end()
-            continue
-        else:
-            out.append(char)
-        position += 1
-    return "".join(out)
+    return "".join(_bounded(piece) for piece in _PIECE.findall(pattern))
+
+
+def _bounded(piece: str) -> str:
+    if piece in {"*", "+"}:
+        return f"{{{'0' if piece == '*' else '1'},{REPEAT}}}"
+    if repeat := _OPEN_REPEAT.fullmatch(piece):
+        least = int(repeat.group(1))
+        return f"{{{least},{max(least, REPEAT)}}}"
+    return piece
 
 
 @lru_cache(maxsize=1024)
@@ -67,13 +56,16 @@ def width(pattern: str) -> int:
     Raises:
         PatternFault: the pattern does not compile, could match nothing, or is wider than `WIDEST`.
     """
-    _refuse_assertions(pattern)
+    pieces = _PIECE.findall(pattern)
+    _refuse(pieces)
     from re import _parser  # type: ignore[attr-defined]  # noqa: PLC0415  # the only width calculator there is
 
+    # What stands for one character in RE2 and reads differently in Python counts as any one character.
+    plain = "".join("." if len(piece) > 1 and _ONE.match(piece) else piece for piece in pieces)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            least, most = _parser.parse(pattern).getwidth()
+            least, most = _parser.parse(plain).getwidth()
     except (re.error, OverflowError, RecursionError) as error:
         raise PatternFault(f"does not parse: {error}") from None
     if least == 0:
@@ -86,24 +78,15 @@ def width(pattern: str) -> int:
     return int(most)
 
 
-def _refuse_assertions(pattern: str) -> None:
-    """Anchors mean the ends of a whole text, which a stream does not have."""
-    position, in_class = 0, False
-    while position < len(pattern):
-        char = pattern[position]
-        if char == "\\":
-            if not in_class and pattern[position + 1 : position + 2] in {"A", "z", "Z"}:
-                raise PatternFault("anchors to the end or start of a text; use \\b for word boundaries")
-            position += 2
-            continue
-        if in_class:
-            in_class = char != "]"
-        elif char == "[":
-            in_class = True
-            position += 1 if pattern[position + 1 : position + 2] == "]" else 0
-        elif char in "^$":
-            raise PatternFault(f"uses the anchor {char!r}; terms are found anywhere: use \\b for word boundaries")
-        position += 1
+def _refuse(pieces: list[str]) -> None:
+    """Anchors mean the ends of a whole text, which a stream does not have; `{,n}` is text to RE2 and no repeat."""
+    for piece in pieces:
+        if piece in {r"\A", r"\z", r"\Z"}:
+            raise PatternFault("anchors to the end or start of a text; use \\b for word boundaries")
+        if piece in {"^", "$"}:
+            raise PatternFault(f"uses the anchor {piece!r}; terms are found anywhere: use \\b for word boundaries")
+        if piece.startswith("{,"):
+            raise PatternFault(f"has a repeat without its least number: {{0{piece[1:]} instead of {piece}")
 
 
 @lru_cache(maxsize=1024)
@@ -118,6 +101,7 @@ def engine(pattern: str) -> Any:
     options = re2.Options()
     options.case_sensitive = False
     options.log_errors = False
+    options.never_capture = True  # patterns are joined, and two of them may name their groups alike
     try:
         return re2.compile(pattern, options)
     except re2.error as error:

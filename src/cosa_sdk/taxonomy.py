@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import json
 from functools import cache
-from importlib import resources
+from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints
+from pydantic import Field, StringConstraints
 
 from cosa_sdk.errors import UnknownName
+from cosa_sdk.model import Line, Model
 
 __all__ = [
     "FLOOR",
@@ -37,25 +38,21 @@ OTHER = "other"
 """The residual category: never allowed, as in the paper."""
 
 
-class Risk(BaseModel):
+class Risk(Model):
     """One risk category."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
     id: RiskId
     """Name used in rules, such as `violence`."""
-    name: str = Field(min_length=1, max_length=120)
+    name: Annotated[Line, Field(max_length=120)]
     """Name for people and prompts."""
-    definition: str = Field(min_length=1, max_length=1000)
+    definition: Annotated[Line, Field(max_length=1000)]
     """What belongs to the category, in one or two sentences."""
     severity: Severity = "normal"
     """`high` makes an unlimited allow worth a warning."""
 
 
-class Taxonomy(BaseModel):
+class Taxonomy(Model):
     """A closed list of risks. Build one with `builtin()` and `.extended()`."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     id: str
     risks: tuple[Risk, ...]
@@ -78,7 +75,7 @@ class Taxonomy(BaseModel):
 
 
 def _data(name: str) -> str:
-    return resources.files("cosa_sdk").joinpath("taxonomies").joinpath(name).read_text(encoding="utf-8")
+    return (Path(__file__).parent / "taxonomies" / name).read_text("utf-8")
 
 
 @cache

@@ -17,7 +17,7 @@ FENCES = ("guideline", "application", "text", "conversation")
 _MARKER = re.compile(
     r"<\|[^|<>\n]{0,64}\|?>"  # ChatML, Llama 3, Phi, harmony: <|im_end|>
     r"|<｜[^｜\n]{0,64}｜>"  # DeepSeek writes the bars full-width
-    r"|\[/?INST\]|<</?SYS>>"  # Llama 2, Mistral
+    r"|\[/?(?:INST|SYSTEM_PROMPT|AVAILABLE_TOOLS|TOOL_RESULTS|TOOL_CALLS)\]|<</?SYS>>"  # Llama 2, Mistral
     r"|</?(?:s|bos|eos|pad|unk|start_of_turn|end_of_turn|think)>"  # sentence and turn marks
     r"|\[/?(?:" + "|".join(FENCES) + r")\]",
     re.IGNORECASE,
@@ -28,9 +28,13 @@ _BIDI = frozenset("\u061c\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\
 _VISIBLE_FORMAT = frozenset("\u200c\u200d")
 
 
-def fault_in(text: str) -> tuple[int, str] | None:
-    """The first thing in `text` that a config may not hold: (0-based position, what it is), or None."""
-    marker = _MARKER.search(text)
+def fault_in(text: str, *, markers: bool = True) -> tuple[int, str] | None:
+    """The first thing in `text` that a config may not hold: (0-based position, what it is), or None.
+
+    Args:
+        markers: also look for chat-template markers; off for patterns, which no prompt holds and `[text]` means a class in.
+    """
+    marker = _MARKER.search(text) if markers else None
     best = (marker.start(), f"the chat-template marker {marker.group()!r}") if marker else None
     if text.isascii() and text.isprintable():
         return best

@@ -108,7 +108,8 @@ def _told_apart(rules: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
 
 def _may_trail(fields: dict[str, Any]) -> bool:
-    opened = [rule for rule in fields["rules"] if rule["stance"] != "forbid" and rule.get("risk") in {"sexual", "weapons"}]
+    permits = [rule for rule in fields["rules"] if rule["stance"] != "forbid"]
+    opened = {risk for rule in permits for risk in (rule.get("risk"), *rule.get("within", ()))} & {"sexual", "weapons"}
     return not opened and fields.get("default") == "forbid"
 
 

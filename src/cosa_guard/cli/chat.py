@@ -47,7 +47,7 @@ def chat(
     else:
         _write("\n")
         options.console.print(verdict_line(done.report), style="dim", markup=False)
-        _explain(guard, undecided=done.report.blocked and done.report.outcome == "undecided")
+        _explain(guard, undecided=done.report.blocked and bool(guard.unexamined))
     raise typer.Exit(1 if done.report.blocked else 0)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Annotated
 
 import typer
@@ -17,7 +18,7 @@ from cosa_guard.guard import Guard
 from cosa_guard.messages import Sampling
 from cosa_sdk import compile as compile_config
 
-__all__ = ["compare"]
+__all__ = ["compare", "show"]
 
 NARROWEST = 36
 """Columns of one panel; a narrower terminal shows the panels below each other."""
@@ -47,25 +48,48 @@ def compare(
         options.print_json({"results": [run(guard, prompt, sampling).json() for guard in guards]})
         return
     console = Console(highlight=False)
-    console.print(Text.assemble((backend.name, "bold"), " is asked: ", (prompt, "italic")))
-    board = _Board(console, guards)
-    with Live(console=console, refresh_per_second=12, transient=not console.is_terminal) as live:
-        for place, guard in enumerate(guards):
-            done = run(guard, prompt, sampling, lambda text, place=place: live.update(board.add(place, text)))  # type: ignore[misc]
-            live.update(board.finish(place, done))
-        if not console.is_terminal:
-            live.update("")
-    if not console.is_terminal:
-        console.print(board.render())
+    show(prompt, guards, sampling, console)
+
+
+def show(prompt: str, guards: Sequence[Guard], sampling: Sampling, console: Console) -> list[Run]:
+    """Ask, and show the replies as they stream: side by side on a terminal, one after the other elsewhere."""
+    backend = guards[0].backend
+    console.print(Text.assemble((backend.name if backend else "no model", "bold"), " is asked: ", (prompt, "italic")))
+    runs = _side_by_side if console.is_terminal else _in_turn
+    done = runs(prompt, guards, sampling, console)
     for line in options.judge_facts(guards[0]):
         console.print(f"judge {line}", style="dim", markup=False)
     _explain(console, guards)
+    return done
+
+
+def _side_by_side(prompt: str, guards: Sequence[Guard], sampling: Sampling, console: Console) -> list[Run]:
+    board = _Board(console, guards)
+    done: list[Run] = []
+    with Live(console=console, refresh_per_second=12) as live:
+        for place, guard in enumerate(guards):
+
+            def add(text: str, place: int = place) -> None:
+                live.update(board.add(place, text))
+
+            done.append(run(guard, prompt, sampling, add))
+            live.update(board.finish(place, done[-1]))
+    return done
+
+
+def _in_turn(prompt: str, guards: Sequence[Guard], sampling: Sampling, console: Console) -> list[Run]:
+    done: list[Run] = []
+    for guard in guards:
+        console.print(f"--- {guard.config.name} · {_size(guard)}", markup=False)
+        done.append(run(guard, prompt, sampling, lambda text: console.print(text, end="", markup=False)))
+        console.print(f"\n{verdict_line(done[-1].report)}\n{_pace(done[-1])}", markup=False)
+    return done
 
 
 class _Board:
     """The panels, as they fill."""
 
-    def __init__(self, console: Console, guards: list[Guard]) -> None:
+    def __init__(self, console: Console, guards: Sequence[Guard]) -> None:
         self._width = max(NARROWEST, (console.width - 1) // len(guards))
         self._titles = [f"{guard.config.name} · {_size(guard)}" for guard in guards]
         self._texts = [""] * len(guards)
@@ -89,9 +113,13 @@ class _Board:
         if done:
             colour = _COLOURS[done.report.outcome]
             body.append(f"\n\n{verdict_line(done.report)}", style=colour)
-            first = f"{done.ttft_ms:.0f} ms to first text, " if done.ttft_ms is not None else ""
-            body.append(f"\n{first}{done.report.tokens} tokens in {done.seconds:.1f} s", style="dim")
+            body.append(f"\n{_pace(done)}", style="dim")
         return Panel(body, title=self._titles[place], border_style=colour, width=self._width)
+
+
+def _pace(done: Run) -> str:
+    first = f"{done.ttft_ms:.0f} ms to first text, " if done.ttft_ms is not None else ""
+    return f"{first}{done.report.tokens} tokens in {done.seconds:.1f} s"
 
 
 def _size(guard: Guard) -> str:
@@ -99,7 +127,7 @@ def _size(guard: Guard) -> str:
     return f"{compiled.tokens} tokens" + ("" if compiled.counted else " (estimated)")
 
 
-def _explain(console: Console, guards: list[Guard]) -> None:
+def _explain(console: Console, guards: Sequence[Guard]) -> None:
     if any(guard.unexamined for guard in guards):
         console.print(
             "undecided: no judge here reads for meaning, so nobody looked at most rules; "

@@ -18,11 +18,12 @@ from cosa_guard.guard import Guard
 from cosa_guard.judges.base import AnyJudge
 from cosa_guard.judges.model import ModelJudge
 from cosa_sdk import SafetyConfig, presets
-from cosa_sdk.errors import UnknownName, UsageError
+from cosa_sdk.errors import CosaError, UnknownName, UsageError
 
 __all__ = [
     "AdapterOption",
     "ConfigOption",
+    "CosaError",
     "Console",
     "JsonOption",
     "JudgeOption",
