@@ -32,7 +32,7 @@ def fault_in(text: str, *, markers: bool = True) -> tuple[int, str] | None:
     """The first thing in `text` that a config may not hold: (0-based position, what it is), or None.
 
     Args:
-        markers: also look for chat-template markers; off for patterns, which no prompt holds and `[text]` means a class in.
+        markers: also look for chat-template markers; off for patterns, where `[text]` is a character class.
     """
     marker = _MARKER.search(text) if markers else None
     best = (marker.start(), f"the chat-template marker {marker.group()!r}") if marker else None

@@ -23,8 +23,8 @@ __all__ = ["Apply", "ChatTemplate", "Segment", "TemplateRefused", "Tokenize", "T
 
 Apply = Callable[[Sequence[Mapping[str, str]]], str]
 """Renders messages with a model's chat template, ending where the assistant's turn begins."""
-Tokenize = Callable[[str, bool], Sequence[int]]
-"""Token ids of a text, without BOS; the flag says whether special tokens are parsed."""
+Tokenize = Callable[[Sequence[str], bool], Sequence[int]]
+"""Token ids of texts that are tokenised apart, without BOS; the flag says whether special tokens are parsed."""
 
 _ROLES: Final = get_args(Role)
 _JOINER: Final = "\n\n"
@@ -165,8 +165,8 @@ class Tokens:
         # A lone surrogate is legal in a Python string and in nothing that leaves it.
         text = text.encode("utf-8", errors="replace").decode("utf-8")
         if special:
-            return tuple(self._tokenize(text, True))
-        found = tuple(token for piece in self._cut(text) for token in self._tokenize(piece, False))
+            return tuple(self._tokenize([text], True))
+        found = tuple(self._tokenize(self._cut(text), False))
         wrong = self._forbidden.intersection(found)
         if wrong:
             raise BackendError(f"text became the special tokens {sorted(wrong)!r} of this model; it was not sent.")

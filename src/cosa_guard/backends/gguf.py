@@ -232,13 +232,17 @@ def _parse(reader: _Reader, *, keep: frozenset[str]) -> GGUFHeader:
         if value is not None:
             metadata[key] = value
     tensors: dict[str, tuple[int, ...]] = {}
+    last = -1
     for _ in range(tensor_count):
         name = reader.string()
         sides = reader.integer("<I")
         if sides > _MAX_DIMENSIONS:
             reader.fail(f"is damaged: tensor {name!r} has {sides:,} dimensions.")
         tensors[name] = tuple(reader.integer("<Q") for _ in range(sides))
-        reader.need(12)  # its type and its offset
+        reader.need(4)  # its type
+        last = max(last, reader.integer("<Q"))
+    if reader.at + last >= reader.size:
+        reader.fail(f"is truncated: its tensors go on past byte {reader.size:,}, where it ends. Fetch it again.")
     return _header(reader, metadata, tensors)
 
 

@@ -1,0 +1,422 @@
+"""A local model on llama.cpp's server, from a prebuilt wheel.
+
+The server's chat endpoint is never used: it parses special tokens that a user types. Prompts are tokenised here, segment
+by segment (`chat_template`), and go to `/completion` as token ids.
+
+A prompt whose beginning is cached and the same prompt computed afresh differ a little in their probabilities (up to 0.1
+in log-probability), since batches of other sizes add up in another order. `reproducible=True` buys that back.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field, fields, replace
+from functools import partial
+from hashlib import blake2b
+from itertools import takewhile
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Final, Self
+
+from cosa_guard.backends.base import Capabilities
+from cosa_guard.backends.chat_template import ChatTemplate, TemplateRefused, Tokens
+from cosa_guard.backends.gguf import GGUFHeader, missing_file, read_header
+from cosa_guard.backends.llama_server import (
+    LlamaServer,
+    ServerRefused,
+    ServerSettings,
+    check_adapter,
+    check_memory,
+    check_model,
+    free_memory,
+)
+from cosa_guard.backends.models import resolve_model
+from cosa_guard.backends.slots import Chain, SlotTable, chain_of
+from cosa_guard.messages import Adapter, Delta, LogProbs, Message, Request, Sampling
+from cosa_sdk.errors import AdapterError, BackendError, ModelFileError, PromptTooLong, UnknownName, UsageError, nearest
+
+__all__ = ["PrefixUse", "XLlamaCpp", "XLlamaCppOptions", "make"]
+
+_TOKENS, _TOKEN_TYPES = "tokenizer.ggml.tokens", "tokenizer.ggml.token_type"
+_CONTROL, _USER_DEFINED = 3, 4
+_NOT_JSON: Final = "Z"
+"""No JSON value begins with it."""
+_LEAST: Final = {"context": 64, "slots": 1, "threads": 1, "prefix_cache_mib": 0, "batch": 32}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class XLlamaCppOptions:
+    """How a local model is run."""
+
+    context: int = 4096
+    """Tokens that a prompt and its reply may take together, for each request; at most what the model was trained with."""
+    slots: int = 4
+    """Requests that run at the same time, and configs whose prefix stays in place. Each takes a context of memory."""
+    threads: int | None = None
+    """None: `COSA_THREADS`; else 1 where `CI` is set; else one less than there are cores.
+
+    One core is left free on purpose: with a busy neighbour on every core, 2 threads were 3 to 10 times slower than 1.
+    """
+    adapters: Mapping[str, str | Path] = field(default_factory=dict)
+    """LoRA files by the name that requests call them."""
+    prefix_cache_mib: int = 512
+    """Memory for prefixes that no slot holds any more. Not used beside adapters, whose states it would mix up."""
+    batch: int = 512
+    """Prompt tokens computed at once. A request that is given up stops at the end of a batch."""
+    chat_template: str | None = None
+    """Jinja text to use instead of the template in the model's file."""
+    reproducible: bool = False
+    """Compute every prompt afresh, so that the same request gives the same reply. Slow: no prefix is reused."""
+    timeout_s: float = 600.0
+    """Silence after which a request is given up. The server is silent until it has read the prompt."""
+
+    def __post_init__(self) -> None:
+        for name, least in _LEAST.items():
+            value = getattr(self, name)
+            if (value is None and name == "threads") or (type(value) is int and value >= least):
+                continue
+            raise UsageError(f"option {name}={value!r} of the backend 'xllamacpp' must be a whole number from {least} on.")
+        if not self.timeout_s > 0:
+            raise UsageError(f"option timeout_s={self.timeout_s!r} of the backend 'xllamacpp' must be above 0.")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PrefixUse:
+    """How much of the prompts was read from cache, since the backend was made."""
+
+    requests: int = 0
+    prompt_tokens: int = 0
+    cached_tokens: int = 0
+
+
+def make(argument: str | None = None, **options: Any) -> XLlamaCpp:
+    """The backend for a model file or name (`resolve_model`), with fields of `XLlamaCppOptions` as options."""
+    names = [each.name for each in fields(XLlamaCppOptions)]
+    for name in options:
+        if name not in names:
+            raise UnknownName("option of the backend 'xllamacpp'", name, names)
+    return XLlamaCpp(resolve_model(argument), options=XLlamaCppOptions(**options))
+
+
+class XLlamaCpp:
+    """A `Backend` and a `Scorer`. Many threads may call it; `close` it, or use it in a `with` statement.
+
+    Raises (on construction):
+        MissingExtra: xllamacpp is not installed.
+        ModelFileError: the file is missing, damaged, no model, or has no chat template.
+        AdapterError: an adapter is missing, is none, or does not fit the model.
+        OutOfMemory: the model and its context do not fit into the memory that is free.
+    """
+
+    def __init__(
+        self,
+        model: str | Path,
+        *,
+        options: XLlamaCppOptions | None = None,
+        free_memory: Callable[[], int | None] = free_memory,
+    ) -> None:
+        self.options = options or XLlamaCppOptions()
+        header, markers, special = _read_model(Path(model), has_template=self.options.chat_template is not None)
+        self.header = header
+        self.name = f"xllamacpp:{header.path.stem}"
+        adapters = {name: Path(path).expanduser() for name, path in self.options.adapters.items()}
+        for name, path in adapters.items():
+            check_adapter(name, path, header)
+        self._adapters = tuple(adapters)
+        self._context = min(self.options.context, header.context_length or self.options.context)
+        settings = ServerSettings(
+            model=header,
+            context=self._context,
+            slots=self.options.slots,
+            threads=self.options.threads or _threads(),
+            batch=self.options.batch,
+            prefix_cache_mib=self.options.prefix_cache_mib,
+            adapters=tuple(adapters.values()),
+            chat_template=self.options.chat_template,
+            timeout_s=self.options.timeout_s,
+        )
+        check_memory(settings, free_memory)
+        self.capabilities = Capabilities(
+            logprobs=True,
+            json_schema=True,
+            adapters=self._adapters,
+            prefix_cache=not self.options.reproducible,
+            context=self._context,
+        )
+        self._server = LlamaServer(settings)
+        self._slots = SlotTable(self.options.slots)
+        self._template = ChatTemplate(partial(_apply_template, self._server))
+        tokenize = partial(_tokenize, self._server)
+        bos = _tokenize(self._server, [""], True, add_special=True)[:1]
+        self._tokens = Tokens(tokenize, bos=bos[0] if bos else None, markers=markers, forbidden=special)
+        self._not_json = tokenize([_NOT_JSON], False)[-1]
+        self._lock = threading.Lock()
+        self._use = PrefixUse()
+        self._good_schemas: dict[bytes, None] = {}
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Frees the model. Streams in progress end with a BackendError. May be called again."""
+        self._server.close()
+
+    @property
+    def prefix_use(self) -> PrefixUse:
+        """What the prefix cache was worth so far."""
+        with self._lock:
+            return self._use
+
+    def stream(self, request: Request) -> Iterator[Delta]:
+        """See `Backend.stream`. The request is checked at once, the model is asked when iteration begins."""
+        if request.sampling.max_tokens < 1 or "" in request.sampling.stop:
+            raise UsageError("max_tokens must be at least 1, and a stop string must not be empty.")
+        schema = _schema(request.sampling.json_schema)
+        ids = self._fitting(request)
+        body = self._body(ids, request.adapters) | _sampling(request.sampling)
+        body["n_predict"] = min(request.sampling.max_tokens, self._context - len(ids))
+        if schema is not None:
+            body["json_schema"] = schema
+        return self._generate(body, chain_of(request.messages, request.adapters), request.sampling.stop)
+
+    def next_logprobs(self, request: Request, *, top: int = 64) -> LogProbs:
+        """See `Scorer.next_logprobs`. Tokens that are markup, such as the end of a turn, count together as `''`."""
+        if top < 1:
+            raise UsageError(f"top={top!r} must be at least 1.")
+        body = self._body(self._fitting(request), request.adapters)
+        body |= {"n_predict": 1, "temperature": 0.0, "n_probs": top}
+        answer = self._ask(body, chain_of(request.messages, request.adapters))
+        found: dict[str, float] = {}
+        for one in answer["completion_probabilities"][0]["top_logprobs"]:
+            text = bytes(one["bytes"]).decode("utf-8", errors="replace")
+            found[text] = _add_logs(found[text], one["logprob"]) if text in found else one["logprob"]
+        return found
+
+    def count_tokens(self, request: Request) -> int:
+        """See `Scorer.count_tokens`."""
+        return len(self.render(request))
+
+    def render(self, request: Request) -> list[int]:
+        """The prompt as token ids, BOS included."""
+        return self._tokens.ids(self._template.render(request.messages))
+
+    def warm(self, system_text: str, *, adapters: tuple[Adapter, ...] = ()) -> int:
+        """Reads a compiled config, so that the first question under it is quick; gives its length in tokens."""
+        messages = (Message("system", system_text), Message("user", "-"))
+        prefix = takewhile(lambda segment: segment.constant, self._template.render(messages))
+        ids = self._tokens.ids(tuple(prefix))
+        self._check_length(len(ids))
+        self._ask(self._body(ids, adapters) | {"n_predict": 0}, chain_of(messages[:1], adapters))
+        return len(ids)
+
+    def _generate(self, body: dict[str, Any], chain: Chain, stops: tuple[str, ...]) -> Iterator[Delta]:
+        slot = self._slots.take(chain)
+        try:
+            body |= {"stream": True, "id_slot": -1 if slot is None else slot}
+            if "json_schema" in body:
+                self._check_schema(body)
+            stopper, counted = _Stopper(stops), 0
+            with self._server.events("/completion", body) as events:
+                for event in events:
+                    tokens, counted = event["tokens_predicted"] - counted, event["tokens_predicted"]
+                    text, stopped = stopper.feed(event["content"])
+                    if stopped:
+                        yield Delta(text, tokens, "stop")
+                        return
+                    if event["stop"]:
+                        self._note(event, chain)
+                        yield Delta(text + stopper.held, tokens, "length" if event["stop_type"] == "limit" else "stop")
+                        return
+                    yield Delta(text, tokens)
+            raise BackendError(f"the model {self.name!r} ended its answer in the middle. Was the backend closed?")
+        finally:
+            self._slots.give(slot)
+
+    def _ask(self, body: dict[str, Any], chain: Chain) -> dict[str, Any]:
+        """One answer that is not streamed."""
+        slot = self._slots.take(chain)
+        try:
+            answer = self._server.call("/completion", body | {"id_slot": -1 if slot is None else slot})
+        finally:
+            self._slots.give(slot)
+        self._note(answer, chain)
+        return answer
+
+    def _note(self, answer: Mapping[str, Any], chain: Chain) -> None:
+        self._slots.record(answer["id_slot"], chain)
+        with self._lock:
+            self._use = PrefixUse(
+                requests=self._use.requests + 1,
+                prompt_tokens=self._use.prompt_tokens + answer["tokens_evaluated"],
+                cached_tokens=self._use.cached_tokens + answer["timings"]["cache_n"],
+            )
+
+    def _fitting(self, request: Request) -> list[int]:
+        ids = self.render(request)
+        self._check_length(len(ids))
+        return ids
+
+    def _check_length(self, tokens: int) -> None:
+        budget = self._context - 1
+        if tokens > budget:
+            trained = self.header.context_length or self._context
+            more = f" or raise the option context (this model: up to {trained})" if trained > self._context else ""
+            raise PromptTooLong(
+                f"the prompt has {tokens} tokens, and {self.name!r} takes {budget} beside the reply. Shorten it{more}.",
+                tokens=tokens,
+                budget=budget,
+            )
+
+    def _body(self, ids: list[int], adapters: tuple[Adapter, ...]) -> dict[str, Any]:
+        scales = dict.fromkeys(self._adapters, 0.0)
+        for adapter in adapters:
+            if adapter.name not in scales:
+                meant = nearest(adapter.name, self._adapters)
+                raise AdapterError(
+                    f"unknown adapter {adapter.name!r}{f': did you mean {meant!r}?' if meant else '.'} Loaded with "
+                    f"{self.name!r}: {', '.join(self._adapters) or 'none; name its file in the option adapters'}."
+                )
+            scales[adapter.name] = adapter.scale
+        # All of them, each time: an adapter that goes unnamed would keep whatever scale the server has for it.
+        lora = [{"id": index, "scale": scales[name]} for index, name in enumerate(self._adapters)]
+        return {"prompt": ids, "cache_prompt": not self.options.reproducible, "lora": lora}
+
+    def _check_schema(self, body: Mapping[str, Any]) -> None:
+        """Raises UsageError for a schema that llama.cpp cannot apply: it would drop it without a word.
+
+        Asked for something that is not JSON with all its might, the model can only obey if nothing forbids it.
+        """
+        key = blake2b(json.dumps(body["json_schema"]).encode(), digest_size=16).digest()
+        if key in self._good_schemas:
+            return
+        might = {"logit_bias": [[self._not_json, 1000.0]], "n_predict": 1, "temperature": 0.0, "stream": False}
+        answer = self._server.call("/completion", {**body, **might})
+        if answer["content"].strip() == _NOT_JSON:
+            raise UsageError(
+                "llama.cpp cannot apply this json_schema, and would generate without it. It knows no remote references, no "
+                f"look-around in patterns, no uniqueItems. Simplify it: {json.dumps(body['json_schema'])[:300]}"
+            )
+        if len(self._good_schemas) < 256:
+            self._good_schemas[key] = None
+
+
+class _Stopper:
+    """Cuts text at the first stop string. The server's own search loses what it holds back when the limit is reached."""
+
+    def __init__(self, stops: tuple[str, ...]) -> None:
+        self._stops = stops
+        self.held = ""
+
+    def feed(self, text: str) -> tuple[str, bool]:
+        """The text that is free to go, and whether a stop string followed it."""
+        self.held += text
+        # The one that ends first, so that the cut does not depend on the pieces the text came in.
+        hits = [(at + len(stop), at) for stop in self._stops if (at := self.held.find(stop)) >= 0]
+        if hits:
+            return self.held[: min(hits)[1]], True
+        free = len(self.held) - max((_overlap(self.held, stop) for stop in self._stops), default=0)
+        ready, self.held = self.held[:free], self.held[free:]
+        return ready, False
+
+
+def _overlap(text: str, stop: str) -> int:
+    """How much of the end of `text` may be the beginning of `stop`."""
+    return next((size for size in range(min(len(stop) - 1, len(text)), 0, -1) if text.endswith(stop[:size])), 0)
+
+
+def _read_model(path: Path, *, has_template: bool) -> tuple[GGUFHeader, list[str], set[int]]:
+    """The header without its big arrays, the texts of tokens that are always parsed, and ids no content may have."""
+    if not path.exists():
+        raise missing_file(path)
+    header = read_header(path, keep=(_TOKENS, _TOKEN_TYPES))
+    check_model(header)
+    if header.chat_template is None and not has_template:
+        raise ModelFileError(
+            f"{str(path)!r} has no chat template: a base model follows no config. Use an instruct model, or pass the "
+            "option chat_template."
+        )
+    metadata = dict(header.metadata)
+    texts, types = metadata.pop(_TOKENS, ()), metadata.pop(_TOKEN_TYPES, ())
+    markers: list[str] = []
+    special: set[int] = set()
+    if isinstance(texts, tuple) and isinstance(types, tuple):
+        for token, (text, kind) in enumerate(zip(texts, types, strict=False)):
+            # Runs of blanks are user-defined in some vocabularies; they are text.
+            marker = kind == _USER_DEFINED and isinstance(text, str) and len(text) > 1 and bool(text.strip(" \t\r\n\u2581"))
+            if marker:
+                markers.append(str(text))
+            if marker or kind == _CONTROL:
+                special.add(token)
+    return replace(header, metadata=metadata), markers, special
+
+
+def _threads() -> int:
+    asked = os.environ.get("COSA_THREADS", "")
+    if asked:
+        if asked.isdecimal() and int(asked) > 0:
+            return int(asked)
+        raise UsageError(f"COSA_THREADS={asked!r} must be a whole number from 1 on.")
+    if os.environ.get("CI", "").lower() not in ("", "0", "false"):
+        return 1
+    available = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return max(1, available - 1)
+
+
+def _tokenize(server: LlamaServer, texts: Any, special: bool, *, add_special: bool = False) -> list[int]:
+    answer = server.call("/tokenize", {"content": list(texts), "add_special": add_special, "parse_special": special})
+    return list(answer["tokens"])
+
+
+def _apply_template(server: LlamaServer, turns: Any) -> str:
+    try:
+        return str(server.call("/apply-template", {"messages": list(turns)})["prompt"])
+    except ServerRefused as refusal:
+        raise TemplateRefused(refusal.reason) from refusal
+
+
+def _sampling(sampling: Sampling) -> dict[str, Any]:
+    # Without the server's own defaults, top_k 40 and min_p 0.05: what was asked for is what is drawn from.
+    body: dict[str, Any] = {"temperature": sampling.temperature, "top_p": sampling.top_p, "top_k": 0, "min_p": 0.0}
+    if sampling.seed is not None:
+        body["seed"] = sampling.seed % 0xFFFFFFFF  # that number itself means 'random'
+    return body
+
+
+def _schema(text: str | None) -> Any:
+    """The schema, closed: objects that do not say so take no further properties, or a small model adds them for ever."""
+    if text is None:
+        return None
+    try:
+        schema = json.loads(text)
+    except ValueError as error:
+        raise UsageError(f"json_schema is not JSON: {error}. It begins with {text[:40]!r}.") from error
+    if not isinstance(schema, dict):
+        raise UsageError(f"json_schema must be a JSON object, not {text[:40]!r}.")
+    return _closed(schema)
+
+
+def _closed(schema: Any) -> Any:
+    if not isinstance(schema, dict):
+        return schema
+    closed = dict(schema)
+    for key in ("properties", "$defs", "definitions"):
+        if isinstance(closed.get(key), dict):
+            closed[key] = {name: _closed(part) for name, part in closed[key].items()}
+    if "items" in closed:
+        closed["items"] = _closed(closed["items"])
+    combined = {"allOf", "anyOf", "oneOf", "$ref", "patternProperties", "unevaluatedProperties"}.intersection(closed)
+    if "properties" in closed and not combined:
+        closed.setdefault("additionalProperties", False)
+    return closed
+
+
+def _add_logs(left: float, right: float) -> float:
+    high, low = max(left, right), min(left, right)
+    return high + math.log1p(math.exp(low - high))
