@@ -31,8 +31,9 @@ _LOOKALIKES = {
 }  # fmt: skip
 # Letters to a renderer that draws nothing: fillers of Hangul and Khmer, Mongolian selectors, the grapheme joiner.
 _BLANKS = frozenset("\u034f\u115f\u1160\u17b4\u17b5\u180b\u180c\u180d\u180e\u180f\u3164\uffa0")
-_SELECTORS = ((0xFE00, 0xFE0F), (0xE0100, 0xE01EF))
-_DIACRITICS = ((0x0300, 0x036F), (0x1AB0, 0x1AFF), (0x1DC0, 0x1DFF), (0x20D0, 0x20FF), (0xFE20, 0xFE2F))
+# Selectors, tags, and code points that Unicode reserves for more characters without a shape.
+_SHAPELESS = ((0x2065, 0x2065), (0xFE00, 0xFE0F), (0xFFF0, 0xFFF8), (0xE0000, 0xE0FFF))
+_DIACRITICS = ((0x0300, 0x036F), (0x0483, 0x0489), (0x1AB0, 0x1AFF), (0x1DC0, 0x1DFF), (0x20D0, 0x20FF), (0xFE20, 0xFE2F))
 
 
 def is_invisible(char: str) -> bool:
@@ -40,7 +41,7 @@ def is_invisible(char: str) -> bool:
     if char.isascii():
         return not (char.isprintable() or char in "\n\t\r\v\f")
     point = ord(char)
-    if char in _BLANKS or any(low <= point <= high for low, high in _SELECTORS):
+    if char in _BLANKS or any(low <= point <= high for low, high in _SHAPELESS):
         return True
     return unicodedata.category(char) in {"Cf", "Cc"}
 
@@ -48,6 +49,8 @@ def is_invisible(char: str) -> bool:
 def _fold_char(char: str) -> str:
     if is_invisible(char):
         return ""
+    if "\ud800" <= char <= "\udfff":
+        return "\ufffd"  # half a character: no engine takes it
     if char.isspace():
         return "\n" if char in "\n\r\v\f\x85\u2028\u2029" else " "
     parts = unicodedata.normalize("NFKD", unicodedata.normalize("NFKD", char).casefold())

@@ -54,6 +54,9 @@ class Pool:
         future: Future[T] = Future()
 
         def job() -> None:
+            if not future.set_running_or_notify_cancel():  # from here on nobody can cancel it
+                self._free()
+                return
             try:
                 result = call()
             except BaseException as error:  # noqa: BLE001  # handed to whoever waits

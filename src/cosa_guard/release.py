@@ -17,13 +17,13 @@ class Release:
     def __init__(self) -> None:
         self.position = 0
         """Up to where the text was released."""
-        self._spans: list[tuple[int, int]] = []
+        self._spans: set[tuple[int, int]] = set()
         self._masking = False  # the last released character was under a mask
 
     def mask(self, start: int, end: int) -> None:
         """Put the characters from `start` to `end` of the whole text under a mask."""
-        if end > self.position and (start, end) not in self._spans:
-            self._spans.append((start, end))
+        if end > self.position:
+            self._spans.add((start, end))
 
     def text(self, piece: str, upto: int) -> tuple[str, int]:
         """The next piece, which ends at `upto`, with its masks; how many masks begin in it."""
@@ -49,5 +49,5 @@ class Release:
         if done < upto:
             out.append(piece[done - start :])
             self._masking = False
-        self._spans = [span for span in self._spans if span[1] > upto]
+        self._spans = {span for span in self._spans if span[1] > upto}
         return "".join(out), masks

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import secrets
-import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -131,6 +129,9 @@ def _write(path: Path, text: str) -> None:
     """Replace the file behind `path`, links followed, in one step: a reader sees the old text or the new one."""
     try:
         real = Path(os.path.realpath(path))
+        import secrets  # noqa: PLC0415  # for writing only
+        import shutil  # noqa: PLC0415
+
         scratch = real.with_name(f".{real.name}.{secrets.token_hex(4)}.tmp")
         try:
             with scratch.open("xb") as file:

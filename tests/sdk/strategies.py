@@ -75,7 +75,10 @@ def rule_fields(draw: st.DrawFn, risks: tuple[str, ...]) -> dict[str, Any]:
         case "narrow":
             rule |= {"stance": "forbid", "risk": draw(st.sampled_from(risks)), "text": draw(lines())}
         case "custom":
-            found: dict[str, st.SearchStrategy[Any]] = {"text": lines(), "terms": st.lists(terms(), min_size=1, max_size=3)}
+            found: dict[str, st.SearchStrategy[Any]] = {
+                "text": lines(),
+                "terms": st.lists(terms(), min_size=1, max_size=3),
+            }
             given = draw(st.sampled_from([("text",), ("terms",), ("text", "terms")]))
             rule |= {"stance": "forbid"} | {key: draw(found[key]) for key in given}
         case "carve":

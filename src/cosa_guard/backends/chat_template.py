@@ -1,4 +1,4 @@
-"""Turns a conversation into token ids so that its contents stay text: the template's markup is markup, typed markup is not.
+"""Turns a conversation into token ids so that its contents stay text: markup that is typed is not markup.
 
 A chat template is rendered with unguessable words in place of the contents and split at those words, so contents never
 pass through a template engine. The template's own text is then tokenised with special tokens on, each content with
@@ -142,8 +142,8 @@ class Tokens:
         self._bos = bos
         self._forbidden = frozenset(forbidden)
         # One character cannot be cut, and means no more than itself.
-        longest_first = sorted({marker for marker in markers if len(marker) > 1}, key=lambda marker: (-len(marker), marker))
-        self._markers = re.compile("|".join(map(re.escape, longest_first))) if longest_first else None
+        cuttable = sorted({marker for marker in markers if len(marker) > 1})
+        self._markers = re.compile("|".join(map(re.escape, cuttable))) if cuttable else None
         self._remembered = lru_cache(maxsize=remember)(self._fresh)
 
     def ids(self, segments: Sequence[Segment]) -> list[int]:

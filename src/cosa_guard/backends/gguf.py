@@ -259,7 +259,7 @@ def _check_magic(reader: _Reader) -> None:
     version = reader.integer("<I")
     if version not in _VERSIONS:
         why = "big-endian" if version & 0xFFFF == 0 else f"version {version}"
-        reader.fail(f"is a {why} GGUF; this reader knows little-endian versions {_VERSIONS}. Convert it with llama.cpp.")
+        reader.fail(f"is a {why} GGUF; only little-endian versions {_VERSIONS} can be read. Convert it with llama.cpp.")
     reader.at = 8
 
 

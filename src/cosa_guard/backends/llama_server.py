@@ -40,6 +40,7 @@ __all__ = [
 _HTTP_THREADS: Final = 64
 """One is taken by each request that runs or waits; they sleep otherwise."""
 _GIB: Final = 1 << 30
+_MATRIX: Final = 2
 
 
 class ServerRefused(BackendError):
@@ -95,10 +96,10 @@ def check_adapter(name: str, path: Path, base: GGUFHeader) -> None:
             raise AdapterError(f"adapter {name!r} changes {tensor!r}, which {base.path.name!r} does not have.")
         # GGUF's order: A is (inputs, rank), B is (rank, outputs), the weight itself (inputs, outputs).
         side = 0 if part == "a" else 1
-        if len(shape) != 2 or shape[side] != expected[side]:
+        if len(shape) != _MATRIX or shape[side] != expected[side]:
             raise AdapterError(
-                f"adapter {name!r} does not fit the model {base.path.name!r}: {tensor!r} has the shape {shape!r} beside "
-                f"a weight of {expected!r}. Use an adapter that was trained on this model."
+                f"adapter {name!r} does not fit the model {base.path.name!r}: {tensor!r} has the shape {shape!r} for a "
+                f"weight of {expected!r}. Use an adapter that was trained on this model."
             )
 
 
@@ -120,9 +121,9 @@ def check_memory(settings: ServerSettings, free: Callable[[], int | None]) -> No
     cache = settings.model.kv_bytes_per_token * settings.context * settings.slots
     if there is not None and weights + cache > there:
         raise OutOfMemory(
-            f"{settings.model.path.name!r} needs about {(weights + cache) / _GIB:.1f} GiB: {weights / _GIB:.1f} for the "
-            f"weights, {cache / _GIB:.1f} for {settings.slots} slots of {settings.context} tokens; {there / _GIB:.1f} GiB "
-            "are free. Lower the options slots or context, or use a smaller model."
+            f"{settings.model.path.name!r} needs about {(weights + cache) / _GIB:.1f} GiB: {weights / _GIB:.1f} for its "
+            f"weights and {cache / _GIB:.1f} for {settings.slots} slots of {settings.context} tokens. "
+            f"{there / _GIB:.1f} GiB are free. Lower the options slots or context, or use a smaller model."
         )
 
 
@@ -135,12 +136,27 @@ class _Live:
     lock: threading.Lock = field(default_factory=threading.Lock)
     closed: bool = False
 
+    def adopt(self, own: socket.socket) -> bool:
+        """Whether the socket may be used; it is shut when the server stops."""
+        with self.lock:
+            if not self.closed:
+                self.sockets.add(own)
+            return not self.closed
+
+    def release(self, own: socket.socket) -> None:
+        """Hangs up, which makes the server give the request up."""
+        with self.lock:
+            self.sockets.discard(own)
+            with contextlib.suppress(OSError):  # the other side was quicker
+                own.shutdown(socket.SHUT_RDWR)
+            own.close()
+
     def shut_down(self) -> None:
         with self.lock:
             self.closed = True
-            for one in self.sockets:
-                with contextlib.suppress(OSError):  # the other side was quicker
-                    one.shutdown(socket.SHUT_RDWR)
+            for own in self.sockets:
+                with contextlib.suppress(OSError):
+                    own.shutdown(socket.SHUT_RDWR)
             native, self.native = self.native, None
         del native  # its destructor stops the server, and may wait for the batch that is being computed
 
@@ -151,15 +167,16 @@ class LlamaServer:
     def __init__(self, settings: ServerSettings) -> None:
         self._file = settings.model.path.name
         self._timeout_s = settings.timeout_s
-        self._key = secrets.token_hex(32)
+        key = secrets.token_hex(32)
+        self._headers = {"Authorization": f"Bearer {key}", "Content-Type": "application/json", "Connection": "close"}
         module = _load()
         try:
-            native = module.Server(_params(module, settings, self._key))
+            native = module.Server(_params(module, settings, key))
         except (RuntimeError, ValueError) as error:
             raise BackendError(
-                f"llama.cpp cannot load {str(settings.model.path)!r} and gives no reason ({error}). The file may be damaged, "
-                f"its architecture ({settings.model.architecture!r}) may be too new for the installed xllamacpp, or memory "
-                "may be short."
+                f"llama.cpp cannot load {str(settings.model.path)!r} and gives no reason ({error}). The file may be "
+                f"damaged, its architecture ({settings.model.architecture!r}) may be too new for this xllamacpp, or "
+                "memory may be short."
             ) from error
         address = urlsplit(native.listening_address)
         self._address = (address.hostname or "127.0.0.1", address.port or 0)
@@ -200,35 +217,29 @@ class LlamaServer:
         try:
             own = self._connect(connection)
             try:
-                headers = {"Authorization": f"Bearer {self._key}", "Content-Type": "application/json", "Connection": "close"}
-                connection.request("POST", path, json.dumps(body).encode(), headers)
+                connection.request("POST", path, json.dumps(body).encode(), self._headers)
                 with connection.getresponse() as response:
                     if response.status != http.HTTPStatus.OK:
                         raise _refusal(response.read(), response.status)
                     yield response
             finally:
-                self._disconnect(own)
+                self._live.release(own)
         except (OSError, http.client.HTTPException, ValueError) as error:
             raise self._lost(error) from error
 
     def _connect(self, connection: http.client.HTTPConnection) -> socket.socket:
-        if not self._live.closed:
-            connection.connect()
-            # http.client forgets its socket once the answer begins; shutting down needs it.
-            own: socket.socket = connection.sock
-            with self._live.lock:
-                if not self._live.closed:
-                    self._live.sockets.add(own)
-                    return own
+        if self._live.closed:
+            raise self._closed()
+        connection.connect()
+        # http.client forgets its socket once the answer begins; shutting it down needs it.
+        own: socket.socket = connection.sock
+        if not self._live.adopt(own):
             own.close()
-        raise BackendError(f"the model {self._file!r} was closed; make a new backend.")
+            raise self._closed()
+        return own
 
-    def _disconnect(self, own: socket.socket) -> None:
-        with self._live.lock:
-            self._live.sockets.discard(own)
-            with contextlib.suppress(OSError):
-                own.shutdown(socket.SHUT_RDWR)
-            own.close()
+    def _closed(self) -> BackendError:
+        return BackendError(f"the model {self._file!r} was closed; make a new backend.")
 
     def _lost(self, error: Exception) -> BackendError:
         if self._live.closed:
@@ -238,7 +249,7 @@ class LlamaServer:
                 f"the model {self._file!r} was silent for {self._timeout_s:g} s. The prompt may be too long for this "
                 "machine: shorten it, or raise the option timeout_s."
             )
-        return BackendError(f"the server of the model {self._file!r} does not answer any more ({error!r}). Make a new backend.")
+        return BackendError(f"the server of {self._file!r} does not answer any more ({error!r}). Make a new backend.")
 
 
 def _load() -> Any:

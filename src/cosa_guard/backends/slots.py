@@ -1,7 +1,7 @@
 """Which server slot a request goes to, so that the prefix it shares with an earlier one is still there.
 
-llama.cpp's own choice takes the slot with the longest common prefix. Configs share the preamble of the compiled prompt, so
-it puts them all into one slot, each driving out the last, while the others stay empty. And its choice ignores adapters.
+llama.cpp's own choice takes the slot with the longest common prefix. Configs share the preamble of the compiled prompt,
+so it puts them all into one slot, each driving out the last, while the others stay empty. And it ignores adapters.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from hashlib import blake2b
+from itertools import takewhile
 
 from cosa_guard.messages import Adapter, Message
 
@@ -84,8 +85,8 @@ class SlotTable:
             return warm
         # An empty slot; else one whose config another slot holds too; else the one unused for longest.
         holders = Counter(slot.chain[0] for slot in self._slots if slot.chain)
-        return min(free, key=lambda slot: (bool(slot.chain), bool(slot.chain) and holders[slot.chain[0]] == 1, slot.used))
+        return min(free, key=lambda slot: (holders[slot.chain[0]] == 1, slot.used) if slot.chain else (False, -1))
 
 
 def _shared(left: Chain, right: Chain) -> int:
-    return next((at for at, (one, other) in enumerate(zip(left, right, strict=False)) if one != other), min(len(left), len(right)))
+    return sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], zip(left, right, strict=False)))

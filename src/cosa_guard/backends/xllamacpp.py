@@ -1,7 +1,7 @@
 """A local model on llama.cpp's server, from a prebuilt wheel.
 
-The server's chat endpoint is never used: it parses special tokens that a user types. Prompts are tokenised here, segment
-by segment (`chat_template`), and go to `/completion` as token ids.
+The server's chat endpoint is never used: it parses special tokens that a user types. Prompts are tokenised here,
+segment by segment (`chat_template`), and go to `/completion` as token ids.
 
 A prompt whose beginning is cached and the same prompt computed afresh differ a little in their probabilities (up to 0.1
 in log-probability), since batches of other sizes add up in another order. `reproducible=True` buys that back.
@@ -25,6 +25,7 @@ from typing import Any, Final, Self
 from cosa_guard.backends.base import Capabilities
 from cosa_guard.backends.chat_template import ChatTemplate, TemplateRefused, Tokens
 from cosa_guard.backends.gguf import GGUFHeader, missing_file, read_header
+from cosa_guard.backends.llama_request import Stopper, closed_schema, sampling_fields
 from cosa_guard.backends.llama_server import (
     LlamaServer,
     ServerRefused,
@@ -36,15 +37,17 @@ from cosa_guard.backends.llama_server import (
 )
 from cosa_guard.backends.models import resolve_model
 from cosa_guard.backends.slots import Chain, SlotTable, chain_of
-from cosa_guard.messages import Adapter, Delta, LogProbs, Message, Request, Sampling
+from cosa_guard.messages import Adapter, Delta, LogProbs, Message, Request
 from cosa_sdk.errors import AdapterError, BackendError, ModelFileError, PromptTooLong, UnknownName, UsageError, nearest
 
 __all__ = ["PrefixUse", "XLlamaCpp", "XLlamaCppOptions", "make"]
 
 _TOKENS, _TOKEN_TYPES = "tokenizer.ggml.tokens", "tokenizer.ggml.token_type"
 _CONTROL, _USER_DEFINED = 3, 4
+_BLANKS: Final = " \t\r\n\u2581"
 _NOT_JSON: Final = "Z"
 """No JSON value begins with it."""
+_REMEMBERED_SCHEMAS: Final = 256
 _LEAST: Final = {"context": 64, "slots": 1, "threads": 1, "prefix_cache_mib": 0, "batch": 32}
 
 
@@ -53,7 +56,8 @@ class XLlamaCppOptions:
     """How a local model is run."""
 
     context: int = 4096
-    """Tokens that a prompt and its reply may take together, for each request; at most what the model was trained with."""
+    """Tokens that a prompt and its reply may take together, in each request; at most what the model was trained with.
+    """
     slots: int = 4
     """Requests that run at the same time, and configs whose prefix stays in place. Each takes a context of memory."""
     threads: int | None = None
@@ -79,9 +83,9 @@ class XLlamaCppOptions:
             value = getattr(self, name)
             if (value is None and name == "threads") or (type(value) is int and value >= least):
                 continue
-            raise UsageError(f"option {name}={value!r} of the backend 'xllamacpp' must be a whole number from {least} on.")
+            raise UsageError(f"option {name}={value!r} of 'xllamacpp' must be a whole number from {least} on.")
         if not self.timeout_s > 0:
-            raise UsageError(f"option timeout_s={self.timeout_s!r} of the backend 'xllamacpp' must be above 0.")
+            raise UsageError(f"option timeout_s={self.timeout_s!r} of 'xllamacpp' must be above 0.")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -161,7 +165,7 @@ class XLlamaCpp:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
         self.close()
 
     def close(self) -> None:
@@ -178,9 +182,9 @@ class XLlamaCpp:
         """See `Backend.stream`. The request is checked at once, the model is asked when iteration begins."""
         if request.sampling.max_tokens < 1 or "" in request.sampling.stop:
             raise UsageError("max_tokens must be at least 1, and a stop string must not be empty.")
-        schema = _schema(request.sampling.json_schema)
+        schema = closed_schema(request.sampling.json_schema)
         ids = self._fitting(request)
-        body = self._body(ids, request.adapters) | _sampling(request.sampling)
+        body = self._body(ids, request.adapters) | sampling_fields(request.sampling)
         body["n_predict"] = min(request.sampling.max_tokens, self._context - len(ids))
         if schema is not None:
             body["json_schema"] = schema
@@ -222,7 +226,7 @@ class XLlamaCpp:
             body |= {"stream": True, "id_slot": -1 if slot is None else slot}
             if "json_schema" in body:
                 self._check_schema(body)
-            stopper, counted = _Stopper(stops), 0
+            stopper, counted = Stopper(stops), 0
             with self._server.events("/completion", body) as events:
                 for event in events:
                     tokens, counted = event["tokens_predicted"] - counted, event["tokens_predicted"]
@@ -300,35 +304,11 @@ class XLlamaCpp:
         answer = self._server.call("/completion", {**body, **might})
         if answer["content"].strip() == _NOT_JSON:
             raise UsageError(
-                "llama.cpp cannot apply this json_schema, and would generate without it. It knows no remote references, no "
-                f"look-around in patterns, no uniqueItems. Simplify it: {json.dumps(body['json_schema'])[:300]}"
+                "llama.cpp cannot apply this json_schema, and would generate without it: it knows no remote references, "
+                f"no look-around in patterns, no uniqueItems. Simplify {json.dumps(body['json_schema'])[:300]}"
             )
-        if len(self._good_schemas) < 256:
+        if len(self._good_schemas) < _REMEMBERED_SCHEMAS:
             self._good_schemas[key] = None
-
-
-class _Stopper:
-    """Cuts text at the first stop string. The server's own search loses what it holds back when the limit is reached."""
-
-    def __init__(self, stops: tuple[str, ...]) -> None:
-        self._stops = stops
-        self.held = ""
-
-    def feed(self, text: str) -> tuple[str, bool]:
-        """The text that is free to go, and whether a stop string followed it."""
-        self.held += text
-        # The one that ends first, so that the cut does not depend on the pieces the text came in.
-        hits = [(at + len(stop), at) for stop in self._stops if (at := self.held.find(stop)) >= 0]
-        if hits:
-            return self.held[: min(hits)[1]], True
-        free = len(self.held) - max((_overlap(self.held, stop) for stop in self._stops), default=0)
-        ready, self.held = self.held[:free], self.held[free:]
-        return ready, False
-
-
-def _overlap(text: str, stop: str) -> int:
-    """How much of the end of `text` may be the beginning of `stop`."""
-    return next((size for size in range(min(len(stop) - 1, len(text)), 0, -1) if text.endswith(stop[:size])), 0)
 
 
 def _read_model(path: Path, *, has_template: bool) -> tuple[GGUFHeader, list[str], set[int]]:
@@ -349,7 +329,7 @@ def _read_model(path: Path, *, has_template: bool) -> tuple[GGUFHeader, list[str
     if isinstance(texts, tuple) and isinstance(types, tuple):
         for token, (text, kind) in enumerate(zip(texts, types, strict=False)):
             # Runs of blanks are user-defined in some vocabularies; they are text.
-            marker = kind == _USER_DEFINED and isinstance(text, str) and len(text) > 1 and bool(text.strip(" \t\r\n\u2581"))
+            marker = kind == _USER_DEFINED and len(str(text)) > 1 and bool(str(text).strip(_BLANKS))
             if marker:
                 markers.append(str(text))
             if marker or kind == _CONTROL:
@@ -379,42 +359,6 @@ def _apply_template(server: LlamaServer, turns: Any) -> str:
         return str(server.call("/apply-template", {"messages": list(turns)})["prompt"])
     except ServerRefused as refusal:
         raise TemplateRefused(refusal.reason) from refusal
-
-
-def _sampling(sampling: Sampling) -> dict[str, Any]:
-    # Without the server's own defaults, top_k 40 and min_p 0.05: what was asked for is what is drawn from.
-    body: dict[str, Any] = {"temperature": sampling.temperature, "top_p": sampling.top_p, "top_k": 0, "min_p": 0.0}
-    if sampling.seed is not None:
-        body["seed"] = sampling.seed % 0xFFFFFFFF  # that number itself means 'random'
-    return body
-
-
-def _schema(text: str | None) -> Any:
-    """The schema, closed: objects that do not say so take no further properties, or a small model adds them for ever."""
-    if text is None:
-        return None
-    try:
-        schema = json.loads(text)
-    except ValueError as error:
-        raise UsageError(f"json_schema is not JSON: {error}. It begins with {text[:40]!r}.") from error
-    if not isinstance(schema, dict):
-        raise UsageError(f"json_schema must be a JSON object, not {text[:40]!r}.")
-    return _closed(schema)
-
-
-def _closed(schema: Any) -> Any:
-    if not isinstance(schema, dict):
-        return schema
-    closed = dict(schema)
-    for key in ("properties", "$defs", "definitions"):
-        if isinstance(closed.get(key), dict):
-            closed[key] = {name: _closed(part) for name, part in closed[key].items()}
-    if "items" in closed:
-        closed["items"] = _closed(closed["items"])
-    combined = {"allOf", "anyOf", "oneOf", "$ref", "patternProperties", "unevaluatedProperties"}.intersection(closed)
-    if "properties" in closed and not combined:
-        closed.setdefault("additionalProperties", False)
-    return closed
 
 
 def _add_logs(left: float, right: float) -> float:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from cosa_sdk import patterns
+
 __all__ = ["PATTERNS", "accepted_length"]
 
 PATTERNS = {
@@ -38,19 +40,27 @@ def _is_iban(compact: str) -> bool:
     return 15 <= len(compact) <= 34 and _iban(compact)  # noqa: PLR2004  # ISO 13616
 
 
-_SHORTEST: dict[str, Callable[[str], bool]] = {"credit_card": _is_card, "iban": _is_iban}
+def _is_address(text: str) -> bool:
+    return all(int(part) <= 255 for part in text.split("."))  # noqa: PLR2004  # one octet
 
 
-def accepted_length(kind: str, matched: str) -> int:
-    """How much of a match is personal data of that kind: the longest prefix whose check digits hold, or 0."""
-    if kind == "ip_address":
-        return len(matched) if all(int(part) <= 255 for part in matched.split(".")) else 0  # noqa: PLR2004  # one octet
-    check = _SHORTEST.get(kind)
-    if check is None:
-        return len(matched)
-    for end in range(len(matched), 11, -1):
-        if end < len(matched) and matched[end - 1].isalnum() and matched[end].isalnum():
-            continue  # a number is not cut in the middle of a group
-        if check(matched[:end].replace(" ", "").replace("-", "")):
+_CHECKS: dict[str, Callable[[str], bool]] = {"credit_card": _is_card, "iban": _is_iban, "ip_address": _is_address}
+
+
+def accepted_length(kind: str, matched: str, following: str) -> int:
+    """How much of a match is personal data of that kind, or 0.
+
+    The longest part from its start that ends where a word or number ends and whose check digits hold: what comes
+    behind it in the text can make it longer, and never hides it.
+
+    Args:
+        following: the character behind the match; empty at the end of the text.
+    """
+    text, whole, check = matched + following, patterns.engine(PATTERNS[kind]), _CHECKS.get(kind)
+    for end in range(len(matched), 0, -1):
+        if not text[end - 1].isalnum() or text[end : end + 1].isalnum():
+            continue  # a word or number is not cut in its middle
+        part = matched[:end]
+        if whole.fullmatch(part) and (check is None or check(part.replace(" ", "").replace("-", ""))):
             return end
     return 0

@@ -49,10 +49,10 @@ class _Matcher:
             if self.word_start and start and text[start - 1].isalnum():
                 continue
             if self.kind:
-                end = start + pii.accepted_length(self.kind, found.group())
+                end = start + pii.accepted_length(self.kind, found.group(), text[end : end + 1])
                 if end == start:
                     continue
-            if self.word_end and end < len(text) and text[end].isalnum():
+            elif self.word_end and end < len(text) and text[end].isalnum():
                 continue
             yield start, end
 
@@ -71,17 +71,22 @@ class _Compiled:
 def _matcher(rule: Rule, term: Term) -> tuple[_Matcher, str]:
     if term.phrase is not None:
         words = fold(term.phrase).text.split()
+        if not words:
+            raise UsageError(f"the phrase {term.phrase!r} of rule {rule.id!r} has no visible character")
         source = rf"[\s_-]{{1,{GAP}}}".join(re.escape(word) for word in words)
-        edges = (words[0][0], words[-1][-1]) if words else ("", "")
-        starts, ends = (char.isalnum() and not _UNSPACED.match(char) for char in edges)
-        return _Matcher(rule.element, patterns.engine(source), patterns.width(source), starts, ends), source
+        width = sum(map(len, words)) + GAP * (len(words) - 1)
+        starts, ends = (char.isalnum() and not _UNSPACED.match(char) for char in (words[0][0], words[-1][-1]))
+        return _Matcher(rule.element, patterns.engine(source), width, starts, ends), source
     if term.pii is not None:
         source = pii.PATTERNS[term.pii]
         return _Matcher(rule.element, patterns.engine(source), patterns.width(source), True, True, term.pii), source
-    source = patterns.bounded(
-        "".join(fold(char).text or char if not char.isascii() else char for char in term.regex or "")
-    )
+    source = patterns.bounded("".join(map(_in_pattern, term.regex or "")))
     return _Matcher(rule.element, patterns.engine(source), patterns.width(source), False, False), source
+
+
+def _in_pattern(char: str) -> str:
+    """A character of a pattern as folded texts have it. What folds to a sign of the syntax stays a literal."""
+    return char if char.isascii() else re.escape(fold(char).text) or char
 
 
 @lru_cache(maxsize=256)

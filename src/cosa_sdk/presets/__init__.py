@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from functools import cache
-from importlib import resources
-from importlib.resources.abc import Traversable
+from pathlib import Path
 
 from cosa_sdk import files
 from cosa_sdk.config import SafetyConfig
 from cosa_sdk.errors import UnknownName
 
 __all__ = ["describe", "load", "names"]
+
+_FOLDER = Path(__file__).parent
 
 
 @cache
@@ -22,14 +23,13 @@ def load(name: str) -> SafetyConfig:
     """
     if name not in names():
         raise UnknownName("preset", name, names(), "A file of your own is read by `cosa_sdk.load`.")
-    return files.loads(_file(name).read_text(encoding="utf-8"), format="yaml", name=f"{name}.yaml")
+    return files.loads((_FOLDER / f"{name}.yaml").read_text("utf-8"), format="yaml", name=f"{name}.yaml")
 
 
 @cache
 def names() -> tuple[str, ...]:
     """Names of all presets, sorted."""
-    entries = (entry.name for entry in resources.files(__name__).iterdir())
-    return tuple(sorted(entry.removesuffix(".yaml") for entry in entries if entry.endswith(".yaml")))
+    return tuple(sorted(file.stem for file in _FOLDER.glob("*.yaml")))
 
 
 def describe(name: str) -> str:
@@ -40,7 +40,3 @@ def describe(name: str) -> str:
     """
     config = load(name)
     return f"{config.purpose}, for {config.audience}"
-
-
-def _file(name: str) -> Traversable:
-    return resources.files(__name__).joinpath(f"{name}.yaml")

@@ -6,5 +6,6 @@ import sys
 
 from cosa_sdk.schema import generate
 
-sys.stdout.reconfigure(encoding="utf-8", newline="\n")  # type: ignore[union-attr]  # the same bytes on every system
-sys.stdout.write(generate())
+__all__: list[str] = []
+
+sys.stdout.buffer.write(generate().encode("utf-8"))  # the same bytes on every system
