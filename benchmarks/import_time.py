@@ -28,7 +28,10 @@ def main() -> None:
     row("", "median ms", "over pydantic ms", "modules")
     for name, code in STATEMENTS.items():
         count = subprocess.run(
-            [sys.executable, "-c", f"{code}\nimport sys; print(len(sys.modules))"], capture_output=True, text=True, check=True
+            [sys.executable, "-c", f"{code}\nimport sys; print(len(sys.modules))"],
+            capture_output=True,
+            text=True,
+            check=True,
         ).stdout.strip()
         over = added(seconds, name, "pydantic") * 1e3
         row(name, f"{median(seconds[name]) * 1e3:.0f}", f"{over:+.0f}", count)

@@ -53,7 +53,12 @@ def main() -> None:
     row("", "median ms", "÷ no config", "÷ warm")
     for name, values in seconds.items():
         ms = median(values) * 1e3
-        row(name, f"{ms:.0f}", f"{ms / median(seconds['no config']) / 1e3:.2f}", f"{ms / median(seconds['warm']) / 1e3:.2f}")
+        row(
+            name,
+            f"{ms:.0f}",
+            f"{ms / median(seconds['no config']) / 1e3:.2f}",
+            f"{ms / median(seconds['warm']) / 1e3:.2f}",
+        )
 
 
 if __name__ == "__main__":

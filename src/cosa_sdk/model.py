@@ -61,7 +61,7 @@ class Model(BaseModel):
     # A part made by `model_copy` was never validated: it is when it becomes part of something larger.
     model_config = ConfigDict(frozen=True, extra="forbid", defer_build=True, revalidate_instances="always")
 
-    def __init__(self, **data: Any) -> None:
+    def __init__(self, /, **data: Any) -> None:
         if _inside.get():
             # A part of a larger model: pydantic adds the place and goes on to find the other faults.
             super().__init__(**data)

@@ -60,6 +60,13 @@ def _finding(detail: ErrorDetails, model: type[BaseModel]) -> Finding:
         case "string_pattern_mismatch":
             message = f"{value} is not a name: lower-case letters, digits, '.', '_' and '-', a letter or digit first"
             return Finding(code="name", message=message, where=where)
+        case "too_long" | "string_too_long":
+            most, what = context["max_length"], "items" if detail["type"] == "too_long" else "characters"
+            size = context.get("actual_length") or len(detail["input"])
+            return Finding(code="too-long", message=f"{size} {what}, at most {most}", where=where)
+        case "tuple_type" | "model_type" | "model_attributes_type" | "dict_type":
+            wanted = "a list" if detail["type"] == "tuple_type" else "keys and values"
+            return Finding(code=detail["type"].replace("_", "-"), message=f"{value}: should be {wanted}", where=where)
         case kind:
             said = detail["msg"][:1].lower() + detail["msg"][1:]
             return Finding(code=kind.replace("_", "-"), message=f"{value}: {said}", where=where)

@@ -8,7 +8,7 @@ from importlib import resources
 import pytest
 
 from cosa_sdk import files, presets
-from cosa_sdk.compile import compile
+from cosa_sdk.compile import compile  # noqa: A004  # the name that users read
 from cosa_sdk.config import SafetyConfig
 from cosa_sdk.decide import uncovered
 from cosa_sdk.errors import UnknownName
@@ -92,16 +92,18 @@ def test_undecided_allow_says_why(name):
     lines = source(name).splitlines()
     lenient = [at for at, line in enumerate(lines) if line.strip() == "undecided: allow"]
 
-    assert [] == [at + 1 for at in lenient if not lines[at - 1].strip().startswith("# Low ") and "# " not in lines[at - 2]]
+    assert [] == [
+        at + 1 for at in lenient if not lines[at - 1].strip().startswith("# Low ") and "# " not in lines[at - 2]
+    ]
 
 
 @each
-def test_high_severity_risks_are_never_open_without_limits(name):
+def test_high_severity_risks_are_open_only_within_judged_limits(name):
     config = presets.load(name)
     high = {risk.id for risk in config.vocabulary.risks if risk.severity == "high"}
+    opened = [rule for rule in config.rules if rule.stance != "forbid" and rule.risk in high]
 
-    assert [] == [rule.id for rule in config.rules if rule.stance == "allow" and rule.unconditional and rule.risk in high]
-    assert [] == [rule.id for rule in config.rules if rule.undecided == "allow" and rule.stance != "forbid" and rule.risk in high - {"drugs"}]
+    assert [] == [rule.id for rule in opened if rule.unconditional or rule.undecided == "allow"]
 
 
 @each

@@ -11,9 +11,9 @@ import jsonschema
 import pytest
 import yaml
 from hypothesis import HealthCheck, given, settings
+from tests.sdk.strategies import configs
 
 from cosa_sdk import files, presets, schema
-from tests.sdk.strategies import configs
 
 # The example of the design, whole: every key that a config may have at its outer levels.
 EXAMPLE = r"""
@@ -69,7 +69,9 @@ def faults(value):
 
 
 def test_shipped_file_is_current():
-    assert json.loads(schema.generate()) == shipped(), "run: python -m cosa_sdk.schema > src/cosa_sdk/schema/" + schema.FILE
+    assert json.loads(schema.generate()) == shipped(), (
+        "run: python -m cosa_sdk.schema > src/cosa_sdk/schema/" + schema.FILE
+    )
 
 
 def test_command_prints_the_schema():

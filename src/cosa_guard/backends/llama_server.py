@@ -14,6 +14,7 @@ import contextlib
 import http.client
 import importlib
 import json
+import math
 import secrets
 import socket
 import threading
@@ -219,7 +220,7 @@ class LlamaServer:
             try:
                 connection.request("POST", path, json.dumps(body).encode(), self._headers)
                 with connection.getresponse() as response:
-                    if response.status != http.HTTPStatus.OK:
+                    if response.status != http.client.OK:
                         raise _refusal(response.read(), response.status)
                     yield response
             finally:
@@ -286,7 +287,7 @@ def _params(module: Any, settings: ServerSettings, key: str) -> Any:
     params.port = 0
     params.api_keys = [key]
     params.n_threads_http = _HTTP_THREADS
-    params.timeout_read = params.timeout_write = int(settings.timeout_s)
+    params.timeout_read = params.timeout_write = math.ceil(settings.timeout_s)
     params.endpoint_props = params.endpoint_slots = params.endpoint_metrics = params.ui = False
     params.cors_origins, params.cors_credentials = "", False
     params.verbosity = -1

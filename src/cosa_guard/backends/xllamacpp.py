@@ -358,7 +358,8 @@ def _apply_template(server: LlamaServer, turns: Any) -> str:
     try:
         return str(server.call("/apply-template", {"messages": list(turns)})["prompt"])
     except ServerRefused as refusal:
-        raise TemplateRefused(refusal.reason) from refusal
+        # What the template raised comes at the end, behind an account of where.
+        raise TemplateRefused(refusal.reason.rpartition("Jinja Exception: ")[2].strip()) from refusal
 
 
 def _add_logs(left: float, right: float) -> float:

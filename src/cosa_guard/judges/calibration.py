@@ -48,7 +48,7 @@ class Calibration:
         if not self.n or self.auroc is None or self.auroc_ci is None:
             return "accuracy not measured"
         low, high = self.auroc_ci
-        told = f"AUROC {self.auroc:.2f} [{low:.2f}, {high:.2f}] on {self.n} prompts of {self.data}"
+        told = f"AUROC {self.auroc:.2f} [{low:.2f}, {high:.2f}] on {self.n} {self.data}"
         if self.right is None:
             return told
         shares = f"{self.right:.0%} right, {self.wrong:.0%} wrong, {self.undecided:.0%} undecided"

@@ -76,6 +76,6 @@ def local_model():
 def local_backend(local_model):
     from cosa_guard.backends.xllamacpp import XLlamaCpp, XLlamaCppOptions
 
-    options = XLlamaCppOptions(context=1024, slots=4, threads=1)
+    options = XLlamaCppOptions(context=512, slots=4, threads=1)
     with XLlamaCpp(local_model, options=options) as backend:
         yield backend
