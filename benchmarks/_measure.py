@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 
 def interleaved(arms: dict[str, Callable[[], object]], *, rounds: int, warmup: int = 1) -> dict[str, list[float]]:
-    """Seconds of each call of each arm, the arms taking turns: A B C A B C …"""
+    """Seconds of each call of each arm, the arms taking turns (A B C A B C …)."""
     for _ in range(warmup):
         for call in arms.values():
             call()

@@ -1,7 +1,7 @@
 """How long does an import take, over pydantic alone, and what does it load?
 
-Baseline: `import pydantic` with `BaseModel`, in the same run, each in a fresh process, taking turns. Aim: `cosa_sdk` at most
-pydantic + 30 ms; `cosa_guard` loads no optional dependency (tests/sdk/test_imports.py asserts that).
+Baseline: `import pydantic` with one `BaseModel`, in the same run, each in a fresh process, taking turns. Aim:
+`cosa_sdk` at most pydantic + 30 ms; `cosa_guard` loads no optional dependency (tests/sdk/test_imports.py asserts that).
 """
 
 from __future__ import annotations

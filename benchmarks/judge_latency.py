@@ -1,7 +1,7 @@
 """What does a verdict by a local model cost: log-odds against JSON, at texts of 20, 60 and 300 tokens?
 
-Baseline: prefill alone, the same prompt with one decoded token thrown away. Policy prefix warm in all arms. Aim: log-odds
-at most 1.05 × prefill alone.
+Baseline: prefill alone, the same prompt with one decoded token thrown away. The policy's prefix is warm in all arms.
+Aim: log-odds at most 1.05 × prefill alone.
 """
 
 from __future__ import annotations

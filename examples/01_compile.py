@@ -1,6 +1,7 @@
 """One config, three readers: the model, an adapter that was trained on configs, and a judge."""
 
-from cosa_sdk import Rule, SafetyConfig, compile
+import cosa_sdk
+from cosa_sdk import Rule, SafetyConfig
 
 config = SafetyConfig(
     name="film-studio",
@@ -20,7 +21,7 @@ config = SafetyConfig(
 )
 
 for target in ("system", "cosalign", "judge"):
-    compiled = compile(config, target)
+    compiled = cosa_sdk.compile(config, target)
     print(f"--- {compiled.version}: {compiled.tokens} tokens, estimated: {not compiled.counted}")
     print(compiled.text)
 print(f"--- version id of this config: {config.digest[:12]}")

@@ -1,4 +1,4 @@
-"""One question, one small local model, three safety configs. Then: a masked stream, and twenty prompts nobody tuned for.
+"""One question, one small local model, three safety configs; a masked stream; twenty prompts nobody tuned for.
 
     python examples/demo.py [--model FILE.gguf] [--judge rules --judge model]
 
@@ -94,9 +94,9 @@ def main() -> None:
     heading("3. Twenty prompts that no preset was written for, under childrens-learning")
     unseen(guard("childrens-learning", backend, judges))
     console.print(
-        "'rules' finds words and reads no meaning: what it does not find stays undecided, and undecided blocks unless a "
-        "config says otherwise (parts 1 and 2 were run with --on-undecided allow, to show replies). A semantic judge that "
-        "ships with Cosa comes later; until then try --judge rules --judge model, with a stronger --model.",
+        "'rules' finds words and reads no meaning: what it does not find stays undecided, and undecided blocks unless "
+        "a config says otherwise (parts 1 and 2 were run with --on-undecided allow, to show replies). A semantic judge "
+        "that ships with Cosa comes later; until then try --judge rules --judge model, with a stronger --model.",
         style="yellow",
     )
     console.print(f"\nmodel loaded in {loaded:.1f} s, all in {time.perf_counter() - started:.1f} s", style="dim")

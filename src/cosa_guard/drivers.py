@@ -19,6 +19,7 @@ from cosa_guard.messages import Delta, Request
 from cosa_guard.pool import Pool
 from cosa_guard.steps import READY, Ask, Begin, Close, Emit, Flow, Open, Pull, Record, Settle, Step
 from cosa_guard.verdicts import Case, Ruling, Verdict
+from cosa_sdk.decide import Evidence
 from cosa_sdk.errors import JudgeError, UsageError
 
 __all__ = ["Outcome", "Ports", "adrive", "drive"]
@@ -65,6 +66,8 @@ def _judged(judge: Judge, case: Case) -> Verdict:
 def _checked(judge: AnyJudge, verdict: Any) -> Verdict:
     if not isinstance(verdict, Verdict):
         raise JudgeError(f"judge {judge.name!r} answered {type(verdict).__name__}, not a Verdict")
+    if not isinstance(verdict.evidence, Evidence):
+        raise JudgeError(f"judge {judge.name!r} gave {type(verdict.evidence).__name__} as evidence, not an Evidence")
     return verdict
 
 
@@ -87,10 +90,10 @@ def _inline(flow: Flow[T], ports: Ports, resume: Callable[[], Step[Any]]) -> Ask
             return _Ended(end.value)
         match step:
             case Ask(judge, case):
-                if not judge.inline:
+                if not (judge.inline and judges.blocks(judge)):
                     return step
                 try:
-                    resume = partial(flow.send, _judged(_blocking(judge), case))
+                    resume = partial(flow.send, _judged(judge, case))
                 except JudgeError as error:
                     resume = partial(flow.throw, error)
             case Record(ruling, config):
@@ -117,7 +120,7 @@ class _Task(Generic[T]):
 
     @property
     def ready(self) -> bool:
-        while self._future is not None and self._future.done():
+        while self._future is not None and (self._future.done() or time.monotonic() >= self._deadline):
             self._collect()
         return self._future is None
 
@@ -259,6 +262,8 @@ class _Stream:
                 pending.cancel()
             # A thread that is inside the backend cannot be interrupted: let it come out before closing.
             await asyncio.wait([pending])
+            if not pending.cancelled():
+                pending.exception()  # seen, or asyncio would complain of it later
         if self._await is not None and hasattr(self._await, "aclose"):
             await self._await.aclose()
         elif self._block is not None:
@@ -361,19 +366,29 @@ async def adrive(  # noqa: C901, PLR0912, PLR0915  # one arm a step
                     raise TypeError(f"unknown step {step!r}")
     finally:
         flow.close()
-        for task in begun:
-            if task.future:
-                task.future.cancel()
-        if stream:
-            await stream.close()
+        try:
+            await _stop([task.future for task in begun if task.future])
+        finally:
+            if stream:
+                await stream.close()
+
+
+async def _stop(tasks: list[asyncio.Future[Any]]) -> None:
+    """Cancel, and wait until all have ended: nothing of a conversation outlives it."""
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)
 
 
 async def _pull(stream: _Stream, ticket: _ATask[Any] | None) -> Any:
     following = stream.next()
-    if ticket is not None and ticket.future is not None and not following.done():
-        await asyncio.wait([following, ticket.future], return_when=asyncio.FIRST_COMPLETED)
+    if not following.done():
+        waited: list[asyncio.Future[Any]] = [following]
+        if ticket is not None and ticket.future is not None:
+            waited.append(ticket.future)
+        # Not awaited by itself: cancelling this would cancel it, and a thread inside the backend cannot be cancelled.
+        await asyncio.wait(waited, return_when=asyncio.FIRST_COMPLETED)
         if not following.done():
             return READY
-    delta = await following
     stream.taken()
-    return delta
+    return following.result()

@@ -52,15 +52,17 @@ class Policy:
         """Text under this ruling may go on, unmasked."""
         enforcement = self.config.enforcement
         setting = enforcement.input if ruling.stage == "input" else enforcement.output
-        if ruling.decision.floor:
+        if ruling.decision.floor or self.failed(ruling):
             return False
-        if ruling.error is not None and ruling.outcome != "violates" and enforcement.on_error == "block":
-            return False  # nobody knows whether the floor holds, so `warn` and `off` do not help here
         if setting in {"off", "warn"} or (ruling.error is not None and ruling.outcome != "violates"):
             return True
         if ruling.outcome == "undecided":
             return enforcement.on_undecided == "allow" and not ruling.decision.strict
         return ruling.outcome == "compliant"
+
+    def failed(self, ruling: Ruling) -> bool:
+        """A judge failed and that blocks: nobody knows whether the floor holds, so no other setting helps."""
+        return ruling.error is not None and self.config.enforcement.on_error == "block"
 
 
 def screen(policy: Policy, case: Case) -> Flow[Ruling]:
@@ -91,9 +93,13 @@ def _settled(case: Case, evidence: Evidence) -> bool:
     """It is a violation that stops the text, whatever further judges say."""
     if not (evidence.found or evidence.violates):
         return False
-    if case.stage == "output" and case.config.enforcement.output == "redact":
-        return False  # the violation may be masked; then what the other judges say of the rest counts
-    return decide(case.config, evidence).outcome == "violates"
+    decision, enforcement = decide(case.config, evidence), case.config.enforcement
+    if decision.floor or decision.outcome != "violates":
+        return decision.floor
+    # Where a violation may be let through (warned of, masked, answered in part), what the other judges say counts too.
+    if case.stage == "input":
+        return enforcement.input == "refuse" and decision.prompt_type != "partial"
+    return enforcement.output in {"refuse", "regenerate"}
 
 
 def converse(policy: Policy, conversation: Conversation, sampling: Sampling, mode: Mode) -> Flow[Report]:
@@ -115,6 +121,8 @@ class _Converse:
     report: Report
     said: str = ""
     """Everything emitted, to recognise the turn later."""
+    partial: bool = False
+    """A part of what the caller asks for is forbidden; every candidate is told."""
 
     def run(self) -> Flow[None]:
         blocked = yield from self._screen_input()
@@ -136,7 +144,7 @@ class _Converse:
             ruling = self.report.last("output")
             if ruling is not None and (ruling.decision.floor or ruling.error):
                 break
-            broken = ruling.decision.rules if ruling else ()
+            broken = ruling.decision.rules if ruling and ruling.outcome == "violates" else ()
             self.report.act = "regenerate"
         yield from self._refuse()
 
@@ -144,7 +152,7 @@ class _Converse:
         """Judge the caller's turns; True when they are refused."""
         config = self.policy.config
         if self.conversation.media and config.enforcement.media == "refuse":
-            self.report.error = f"the message has parts no judge covers: {', '.join(self.conversation.media)}"
+            yield from self._refuse_media()
             return True
         case = Case(config=config, stage="input", text=self.conversation.text, turns=self.conversation.judged)
         ruling = yield from screen(self.policy, case)
@@ -154,16 +162,27 @@ class _Converse:
             if ruling.outcome == "violates":
                 self.report.act = "warn"
             return False
-        if ruling.decision.prompt_type == "partial" and not ruling.decision.floor:
+        if ruling.decision.prompt_type == "partial" and not (ruling.decision.floor or self.policy.failed(ruling)):
             self.report.act = "partial"
+            self.partial = True
             return False
         return True
+
+    def _refuse_media(self) -> Flow[None]:
+        """Nobody can look, and that is a ruling too."""
+        config = self.policy.config
+        why = f"the message has parts no judge covers: {', '.join(self.conversation.media)}"
+        ruling = Ruling(stage="input", decision=decide(config, Evidence()), verdicts=(), error=why)
+        if self.policy.recorded:
+            yield from Record(ruling, config.digest)
+        self.report.rulings.append(ruling)
+        self.report.error = why
 
     def _request(self, attempt: int, broken: tuple[str, ...] | None) -> Request:
         system = self.policy.system
         if self.conversation.system:
             system += f"\n\n[application]\n{self.conversation.system}\n[/application]"
-        if self.report.act == "partial":
+        if self.partial:
             system += f"\n\n{partial_note()}"
         sampling = self.sampling
         if broken is not None:
@@ -304,10 +323,11 @@ def _maskable(ruling: Ruling) -> tuple[frozenset[str], list[Span]]:
     if ruling.outcome != "violates" or decision.floor or any(v.evidence.violates for v in ruling.verdicts):
         return frozenset(), []
     placed = [pair for verdict in ruling.verdicts for pair in verdict.spans]
-    broken = {f"rule:{owner}" for owner in decision.rules}
-    if not broken <= {element for _, element in placed}:
+    broken = frozenset(f"rule:{owner}" for owner in decision.rules)
+    unplaced = {one for v in ruling.verdicts for one in v.evidence.found - {element for _, element in v.spans}}
+    if unplaced & broken or not broken <= {element for _, element in placed}:
         return frozenset(), []
-    return frozenset(broken), [span for span, element in placed if element in broken]
+    return broken, [span for span, element in placed if element in broken]
 
 
 def _without(ruling: Ruling, masked: frozenset[str], config: SafetyConfig) -> Ruling:

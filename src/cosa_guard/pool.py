@@ -17,6 +17,8 @@ from cosa_sdk.errors import JudgeError
 __all__ = ["Pool"]
 
 T = TypeVar("T")
+IDLE = 10.0
+"""Seconds after which a thread without work ends: a guard that is no longer used leaves nothing behind."""
 
 
 class Pool:
@@ -41,6 +43,7 @@ class Pool:
         Raises:
             JudgeError: every thread is busy.
         """
+        future: Future[T] = Future()
         with self._lock:
             if self._busy >= self._size:
                 raise JudgeError(
@@ -51,7 +54,6 @@ class Pool:
             if self._busy > self._threads:
                 self._threads += 1
                 threading.Thread(target=self._work, name="cosa-judge", daemon=True).start()
-        future: Future[T] = Future()
 
         def job() -> None:
             if not future.set_running_or_notify_cancel():  # from here on nobody can cancel it
@@ -76,4 +78,13 @@ class Pool:
 
     def _work(self) -> None:
         while True:
-            self._jobs.get()()
+            try:
+                job = self._jobs.get(timeout=IDLE)
+            except queue.Empty:
+                with self._lock:
+                    if self._busy < self._threads:
+                        self._threads -= 1
+                        return
+                continue
+            job()
+            del job  # and with it the judged text

@@ -127,7 +127,7 @@ def decide(config: SafetyConfig, evidence: Evidence) -> Decision:
             outcome="violates",
             prompt_type=_prompt_type(items, unnamed=evidence.violates and not definite),
             rules=owners,
-            unexamined=_open(items),
+            unexamined=tuple(owner for owner in _open(items) if owner not in owners),
             floor=floor,
         )
     unexamined = _open(items)

@@ -2,8 +2,9 @@
 
 The laws compare `decide` with a classical, two-valued reading of the same config, written here on its own. A *world*
 settles every element. Evidence leaves some open; its worlds are all ways to settle them in which a condition of a rule
-on a risk holds only where the risk is shown (an absent risk satisfies its limits). A permission on which judges
-disagree is open. `decide` never looks at worlds, and yet says of them exactly what holds in all of them.
+on a risk holds only where the risk is shown (an absent risk satisfies its limits), and a guideline that decides no
+default is kept unless found broken. A permission on which judges disagree is open. `decide` never looks at worlds, and
+yet says of them exactly what holds in all of them.
 """
 
 from __future__ import annotations
@@ -79,18 +80,19 @@ def of_risk(config, risk, true):
     carves = {rule.id for rule in config.rules if risk in rule.within and rule.element in true}
     if bans or limits or allows:
         return reasons | bans, limits or allows
+    if config.default == "allow" and risk != "other":
+        return reasons, carves | {f"default:{risk}"}
+    if config.default == "guideline" and risk != "other" and "guideline" not in true:
+        return reasons, carves | {"guideline"}
     if carves:
         return reasons, carves
-    if config.default == "forbid" or risk == "other":
-        return reasons | {f"default:{risk}"}, set()
-    if config.default == "allow":
-        return reasons, {f"default:{risk}"}
-    return (reasons | {"guideline"}, set()) if "guideline" in true else (reasons, {"guideline"})
+    return reasons | {f"default:{risk}" if risk == "other" or config.default == "forbid" else "guideline"}, set()
 
 
 def worlds(config, evidence):
     disputed = {r.element for r in config.rules if r.within} & evidence.found & evidence.denied
-    unknown = sorted((config.elements - evidence.found - evidence.examined) | disputed)
+    kept = {"guideline"} if config.default != "guideline" else set()
+    unknown = sorted((config.elements - evidence.found - evidence.examined - kept) | disputed)
     known = (evidence.found & config.elements) - disputed
     owned = {rule.element: rule.risk for rule in config.rules if rule.risk}
     for choice in product((False, True), repeat=len(unknown)):

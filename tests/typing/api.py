@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Iterator
-
-from typing_extensions import assert_type
+from typing import assert_type
 
 import cosa_sdk
 from cosa_guard import Capabilities, Case, Delta, Guard, GuardStream, Reply, Report, Request, Ruling, Verdict, judges

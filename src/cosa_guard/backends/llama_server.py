@@ -122,8 +122,8 @@ def check_memory(settings: ServerSettings, free: Callable[[], int | None]) -> No
     cache = settings.model.kv_bytes_per_token * settings.context * settings.slots
     if there is not None and weights + cache > there:
         raise OutOfMemory(
-            f"{settings.model.path.name!r} needs about {(weights + cache) / _GIB:.1f} GiB: {weights / _GIB:.1f} for its "
-            f"weights and {cache / _GIB:.1f} for {settings.slots} slots of {settings.context} tokens. "
+            f"{settings.model.path.name!r} needs about {(weights + cache) / _GIB:.1f} GiB: {weights / _GIB:.1f} for "
+            f"its weights and {cache / _GIB:.1f} for {settings.slots} slots of {settings.context} tokens. "
             f"{there / _GIB:.1f} GiB are free. Lower the options slots or context, or use a smaller model."
         )
 

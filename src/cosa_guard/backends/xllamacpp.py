@@ -297,15 +297,16 @@ class XLlamaCpp:
 
         Asked for something that is not JSON with all its might, the model can only obey if nothing forbids it.
         """
-        key = blake2b(json.dumps(body["json_schema"]).encode(), digest_size=16).digest()
+        schema = body["json_schema"]
+        key = blake2b(json.dumps(schema).encode(), digest_size=16).digest()
         if key in self._good_schemas:
             return
         might = {"logit_bias": [[self._not_json, 1000.0]], "n_predict": 1, "temperature": 0.0, "stream": False}
         answer = self._server.call("/completion", {**body, **might})
         if answer["content"].strip() == _NOT_JSON:
             raise UsageError(
-                "llama.cpp cannot apply this json_schema, and would generate without it: it knows no remote references, "
-                f"no look-around in patterns, no uniqueItems. Simplify {json.dumps(body['json_schema'])[:300]}"
+                "llama.cpp cannot apply this json_schema, and would generate without it: it knows no remote "
+                f"references, no look-around in patterns, no uniqueItems. It is {json.dumps(schema)[:300]}"
             )
         if len(self._good_schemas) < _REMEMBERED_SCHEMAS:
             self._good_schemas[key] = None

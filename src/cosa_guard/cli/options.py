@@ -23,8 +23,8 @@ from cosa_sdk.errors import CosaError, UnknownName, UsageError
 __all__ = [
     "AdapterOption",
     "ConfigOption",
-    "CosaError",
     "Console",
+    "CosaError",
     "JsonOption",
     "JudgeOption",
     "MaxTokensOption",

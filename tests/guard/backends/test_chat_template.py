@@ -120,12 +120,12 @@ def test_a_template_that_drops_the_system_text_gets_it_folded():
     ],
 )
 def test_a_template_that_does_not_keep_contents_is_refused(apply):
-    with pytest.raises(BackendError, match="user > assistant > user.*drops, doubles or reorders"):
+    with pytest.raises(BackendError, match=r"user > assistant > user.*drops, doubles or reorders"):
         ChatTemplate(apply).render(conversation(("user", "a"), ("assistant", "b"), ("user", "c")))
 
 
 def test_what_the_engine_said_is_told():
-    with pytest.raises(BackendError, match="assistant > user: Conversation roles must alternate. Use another model"):
+    with pytest.raises(BackendError, match=r"assistant > user: Conversation roles must alternate. Use another model"):
         ChatTemplate(strict).render(conversation(("assistant", "a"), ("user", "b")))
 
 

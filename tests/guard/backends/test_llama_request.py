@@ -76,7 +76,11 @@ def test_objects_are_closed_unless_they_say_so():
     part = {"type": "object", "properties": {"b": {"type": "integer"}}}
     schema = {
         "type": "object",
-        "properties": {"a": part, "list": {"type": "array", "items": part}, "open": {**part, "additionalProperties": True}},
+        "properties": {
+            "a": part,
+            "list": {"type": "array", "items": part},
+            "open": {**part, "additionalProperties": True},
+        },
         "$defs": {"part": part},
     }
 
