@@ -44,7 +44,7 @@ def masked_stream(backend: AnyBackend) -> None:
     """The customer-service preset masks competitors' names while the reply is written."""
     one = guard("customer-service", backend, ["rules"], undecided="allow")
     console.print(f"user: {RIVAL} …", style="italic", markup=False)
-    done = run(one, RIVAL, Sampling(max_tokens=48), lambda text: console.print(text, end="", markup=False))
+    done = run(one, RIVAL, Sampling(max_tokens=32), lambda text: console.print(text, end="", markup=False))
     console.print(f"\n{verdict_line(done.report)}", style="dim", markup=False)
 
 
@@ -86,7 +86,7 @@ def main() -> None:
     heading("1. One question, three configs")
     configs: list[SafetyConfig] = [options.find_config(name, "allow") for name in CONFIGS]
     guards = [options.guard_for(config, names=judges, backend=backend) for config in configs]
-    show(QUESTION, guards, Sampling(max_tokens=56), console)
+    show(QUESTION, guards, Sampling(max_tokens=48), console)
 
     heading("2. A forbidden name is masked in the stream, before anybody sees it")
     masked_stream(backend)

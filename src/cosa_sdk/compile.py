@@ -194,7 +194,8 @@ def _line(config: SafetyConfig, rule: Rule, *, short: bool) -> str:
     if rule.text:
         parts.append(f"{risk.name}: {rule.text.rstrip('.')}" if risk else rule.text.rstrip("."))
     elif risk:
-        definition = "" if short else f": {risk.definition[:1].lower()}{risk.definition[1:].rstrip('.')}"
+        # A note says what the author means by the risk; the taxonomy's definition would only add length.
+        definition = "" if short or rule.note else f": {risk.definition[:1].lower()}{risk.definition[1:].rstrip('.')}"
         parts.append(f"{risk.name}{definition}")
     else:
         parts.append(_terms_in_words(rule))

@@ -63,7 +63,7 @@ class XLlamaCppOptions:
     threads: int | None = None
     """None: `COSA_THREADS`; else 1 where `CI` is set; else one less than there are cores.
 
-    One core is left free on purpose: with a busy neighbour on every core, 2 threads were 3 to 10 times slower than 1.
+    One core is left free on purpose: with a busy neighbour on every core, 2 threads took 2.5 to 8 times as long as 1.
     """
     adapters: Mapping[str, str | Path] = field(default_factory=dict)
     """LoRA files by the name that requests call them."""

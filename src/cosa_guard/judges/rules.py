@@ -7,9 +7,11 @@ words (`text`) can be *found* broken here, but not ruled out: that takes a judge
 from __future__ import annotations
 
 import re
+from bisect import bisect_left
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
+from itertools import accumulate
 from typing import Any
 
 from cosa_guard.folding import fold
@@ -29,6 +31,27 @@ GAP = 8
 _UNSPACED = re.compile("[\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af\u1100-\u11ff]")
 
 
+class _Subject:
+    """A folded text as the engine takes it: bytes. Turned into them at each match, a long text takes quadratic time."""
+
+    __slots__ = ("_places", "data", "text")
+
+    def __init__(self, text: str) -> None:
+        self.text = text
+        self.data = text.encode()
+        ascii_only = len(self.data) == len(text)
+        self._places = None if ascii_only else [0, *accumulate(len(char.encode()) for char in text)]
+
+    def span(self, pattern: Any, position: int) -> Span | None:
+        """The first match from a position on."""
+        places = self._places
+        found = pattern.search(self.data, position if places is None else places[position])
+        if found is None:
+            return None
+        start, end = found.span()
+        return (start, end) if places is None else (bisect_left(places, start), bisect_left(places, end))
+
+
 @dataclass(frozen=True, slots=True)
 class _Matcher:
     element: str
@@ -40,16 +63,16 @@ class _Matcher:
     kind: str = ""
     """The kind of personal data, whose check digits must hold."""
 
-    def matches(self, text: str, first: int) -> Iterator[Span]:
+    def matches(self, subject: _Subject, first: int) -> Iterator[Span]:
         """Every match that starts at or after `first`, overlapping ones too: cutting the text changes none."""
-        position = first
-        while found := self.pattern.search(text, position):
-            start, end = found.span()
+        text, position = subject.text, first
+        while found := subject.span(self.pattern, position):
+            start, end = found
             position = start + 1
             if self.word_start and start and text[start - 1].isalnum():
                 continue
             if self.kind:
-                end = start + pii.accepted_length(self.kind, found.group(), text[end : end + 1])
+                end = start + pii.accepted_length(self.kind, text[start:end], text[end : end + 1])
                 if end == start:
                     continue
             elif self.word_end and end < len(text) and text[end].isalnum():
@@ -138,10 +161,11 @@ class Rules:
         folded = fold(case.text)
         # The character before an inner unit is there for word starts only; what starts on it was settled before.
         first = folded.to_folded(1) if case.start and case.text else 0
-        if not compiled.screen.search(folded.text, first):
+        subject = _Subject(folded.text)
+        if subject.span(compiled.screen, first) is None:
             return
         for matcher in compiled.matchers:
-            for start, end in matcher.matches(folded.text, first):
+            for start, end in matcher.matches(subject, first):
                 if case.final or end < len(folded.text):
                     yield folded.span(start, end), matcher.element
 
@@ -149,9 +173,9 @@ class Rules:
     def _in_turns(compiled: _Compiled, case: Case) -> frozenset[str]:
         found: set[str] = set()
         for turn in case.turns:
-            text = fold(turn.content).text
-            if compiled.screen.search(text):
-                found.update(m.element for m in compiled.matchers if next(m.matches(text, 0), None))
+            subject = _Subject(fold(turn.content).text)
+            if subject.span(compiled.screen, 0) is not None:
+                found.update(m.element for m in compiled.matchers if next(m.matches(subject, 0), None))
         return frozenset(found)
 
 
