@@ -193,9 +193,10 @@ def drive(flow: Flow[T], ports: Ports, outcome: Outcome[T]) -> Iterator[Delta]: 
                     answer = _Task(begun, ports)
                 case Settle(ticket):
                     answer = cast("_Task[Any]", ticket).wait()
-                case Ask():
+                case Ask(judge, case):
                     try:
-                        answer = _Task(_one_ask(step), ports).wait()
+                        quick = judge.inline
+                        answer = _judged(_blocking(judge), case) if quick else _Task(_one_ask(step), ports).wait()
                     except JudgeError as error:
                         answer = error
                 case Record(ruling, config):

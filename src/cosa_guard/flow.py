@@ -10,7 +10,7 @@ from collections import deque
 from dataclasses import dataclass, replace
 from functools import reduce
 from operator import or_
-from typing import Literal
+from typing import Literal, cast
 
 from cosa_guard.conversation import Conversation
 from cosa_guard.judges.base import AnyJudge
@@ -28,6 +28,8 @@ from cosa_sdk.errors import JudgeError
 __all__ = ["Policy", "converse", "screen"]
 
 Mode = Literal["hold", "whole", "trail"]
+
+_PULL = Pull()  # made once: it is asked for with every token
 AHEAD = 2
 """Units that may wait for their verdicts while the model writes on."""
 
@@ -240,27 +242,27 @@ class _Candidate:
                     yield from Close()
                     return None
                 continue
-            delta = yield from Pull(oldest)
-            if delta is READY:
+            answer = yield from (Pull(oldest) if oldest else _PULL)
+            if answer is READY:
                 continue
+            delta = cast("Delta | None", answer)
             ended = delta is None
-            yield from self._take_in(delta)  # type: ignore[arg-type]  # READY went back above
+            units = self._take_in(delta)
+            if self._mode == "trail":
+                yield from self._let_out(self._window.length)
+            for unit in units:
+                ticket = yield from Begin(self._judge(unit))
+                self._pending.append((unit, ticket))
         yield from Close()
         return self._finish
 
-    def _take_in(self, delta: Delta | None) -> Flow[None]:
-        """Window the next piece and have its units judged."""
+    def _take_in(self, delta: Delta | None) -> list[Unit]:
+        """Window the next piece; the units that it completes."""
         if delta is None:
-            units = self._window.flush()
-        else:
-            self._finish = delta.finish or self._finish
-            self._report.tokens += delta.tokens
-            units = self._window.feed(delta.text)
-        if self._mode == "trail":
-            yield from self._let_out(self._window.length)
-        for unit in units:
-            ticket = yield from Begin(self._judge(unit))
-            self._pending.append((unit, ticket))
+            return self._window.flush()
+        self._finish = delta.finish or self._finish
+        self._report.tokens += delta.tokens
+        return self._window.feed(delta.text)
 
     def _judge(self, unit: Unit) -> Flow[Ruling]:
         return screen(self._policy, self._case(unit.text, unit.start, final=unit.final))

@@ -7,7 +7,6 @@ only at the place where it was given, and another tenant's conversation cannot v
 from __future__ import annotations
 
 import hashlib
-import hmac
 import secrets
 from collections import OrderedDict
 from collections.abc import Sequence
@@ -56,7 +55,7 @@ class Recollection:
         return kind
 
     def _tag(self, tenant: str, before: Sequence[Message], text: str) -> bytes:
-        digest = hmac.new(self._key, digestmod=hashlib.sha256)
+        digest = hashlib.blake2b(key=self._key, digest_size=32)
         for part in (tenant, *(piece for turn in before for piece in (turn.role, turn.content)), text):
             encoded = part.encode("utf-8", "surrogatepass")
             digest.update(len(encoded).to_bytes(8, "big"))

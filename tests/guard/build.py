@@ -7,6 +7,7 @@ import threading
 
 from cosa_guard import Guard
 from cosa_guard.messages import Delta
+from cosa_guard.release import MASK
 from cosa_guard.testing import FakeBackend, ScriptedJudge, both
 from cosa_guard.verdicts import Verdict
 from cosa_sdk import SafetyConfig
@@ -116,6 +117,18 @@ class Gate:
         self.entered.set()
         assert self.opened.wait(PATIENCE)
         return clean(case)
+
+
+def masked(text, spans):
+    """The text with one mask over every run of characters that spans cover."""
+    covered = [any(low <= at < high for low, high in spans) for at in range(len(text))]
+    out = []
+    for at, char in enumerate(text):
+        if not covered[at]:
+            out.append(char)
+        elif not at or not covered[at - 1]:
+            out.append(MASK)
+    return "".join(out)
 
 
 def text_of(pieces):

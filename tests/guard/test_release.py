@@ -7,22 +7,11 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from cosa_guard.release import MASK, Release
+from tests.guard.build import masked
 
 SPANS = st.lists(st.tuples(st.integers(0, 29), st.integers(1, 12)).map(lambda pair: (pair[0], pair[0] + pair[1])), max_size=6)
 CUTS = st.lists(st.integers(0, 30), max_size=8).map(sorted)
 TEXT = "abcdefghijklmnopqrstuvwxyz0123"
-
-
-def masked(text, spans):
-    """Every run of covered characters, by one mask."""
-    covered = [any(low <= at < high for low, high in spans) for at in range(len(text))]
-    out = []
-    for at, char in enumerate(text):
-        if not covered[at]:
-            out.append(char)
-        elif not at or not covered[at - 1]:
-            out.append(MASK)
-    return "".join(out)
 
 
 def in_pieces(text, cuts, spans_before):
