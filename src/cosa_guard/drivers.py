@@ -241,6 +241,10 @@ class _Stream:
             self._block = _opened(backend, request)
         self._next: asyncio.Future[Delta | None] | None = None
 
+    @property
+    def threaded(self) -> bool:
+        return self._block is not None
+
     def next(self) -> asyncio.Future[Delta | None]:
         """The piece under way; asking again before it came gives the same one."""
         if self._next is None:
@@ -383,13 +387,12 @@ async def _stop(tasks: list[asyncio.Future[Any]]) -> None:
 
 async def _pull(stream: _Stream, ticket: _ATask[Any] | None) -> Any:
     following = stream.next()
-    if not following.done():
-        waited: list[asyncio.Future[Any]] = [following]
-        if ticket is not None and ticket.future is not None:
-            waited.append(ticket.future)
-        # Not awaited by itself: cancelling this would cancel it, and a thread inside the backend cannot be cancelled.
-        await asyncio.wait(waited, return_when=asyncio.FIRST_COMPLETED)
+    beside = ticket.future if ticket is not None else None
+    # Awaiting a piece cancels it with the consumer; a thread inside the backend cannot be cancelled, so not there.
+    if not following.done() and (beside or stream.threaded):
+        await asyncio.wait([following, beside] if beside else [following], return_when=asyncio.FIRST_COMPLETED)
         if not following.done():
             return READY
+    delta = await following
     stream.taken()
-    return following.result()
+    return delta

@@ -161,7 +161,7 @@ class _Converse:
         self.report.rulings.append(ruling)
         self.report.error = ruling.error
         if self.policy.allows(ruling):
-            if ruling.outcome == "violates":
+            if ruling.outcome == "violates" and config.enforcement.input == "warn":
                 self.report.act = "warn"
             return False
         if ruling.decision.prompt_type == "partial" and not (ruling.decision.floor or self.policy.failed(ruling)):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
+from collections.abc import Mapping
 from functools import cached_property
 from typing import Annotated, Any, Literal, Self
 
@@ -211,13 +212,17 @@ class SafetyConfig(Model):
         """
         return cls(name=name, guideline=text)
 
-    def replace(self, **changes: Any) -> SafetyConfig:
-        """A copy with some fields changed, validated again (`model_copy` would not be).
+    def replace(self, **changes: Any) -> Self:
+        """A copy with some fields changed, validated again.
 
         Raises:
             ConfigError: the changed config is not valid.
         """
-        return SafetyConfig(**{**self.model_dump(mode="json"), **changes})
+        return type(self)(**{**self.model_dump(mode="json"), **changes})
+
+    def model_copy(self, *, update: Mapping[str, Any] | None = None, deep: bool = False) -> Self:  # noqa: ARG002
+        """The same as `replace`: pydantic's own copy is not validated and keeps the old digest."""
+        return self.replace(**(update or {}))
 
     @cached_property
     def vocabulary(self) -> Taxonomy:

@@ -39,14 +39,25 @@ def guard(config, said="Hello.", **options):
     return Guard(config, **{"backend": FakeBackend(said), "accept_unexamined": True, **options})
 
 
-def answered(config, said="Hello.", messages="Hello there.", **options):
-    """One guarded stream, sync and async. Options that are functions without arguments are called for each guard."""
+def watched(config, said="Hello.", messages="Hello there.", **options):
+    """One guarded stream, sync and async compared, and the two backends that answered.
+
+    Options that are functions without arguments (`judge=`, `record=`, `backend=`) are called for each guard.
+    """
+    made = []
 
     def make():
         fresh = {name: value() if name in {"judge", "record", "backend"} else value for name, value in options.items()}
-        return guard(config, said, **fresh)
+        made.append(guard(config, said, **fresh))
+        return made[-1]
 
-    return both(make, messages)
+    transcript = both(make, messages)
+    return transcript, [one.backend for one in made]
+
+
+def answered(config, said="Hello.", messages="Hello there.", **options):
+    """As `watched`, without the backends."""
+    return watched(config, said, messages, **options)[0]
 
 
 def finder(**words):

@@ -83,7 +83,8 @@ def disguised(draw):
 CLEAN = ["word ", "bom b ", "bombs ", "abomb ", "acme ", "pictures ", "zx1 ", "b", "o", "m", " ", " ", ". ", "\n", "No! ", "é", "ﬁ", "🙂", "\u200b", "\u00ad",
          "\ud83d", "A whole sentence that says nothing at all. ", "x" * 45, "and so on and so forth " * 8, "acme" + " " * 9 + "pictures "]  # fmt: skip
 PARTS = st.one_of(st.sampled_from(CLEAN), st.sampled_from(CLEAN), st.builds("{}{}{}".format, st.sampled_from([" ", "", "_", "("]), disguised(), st.sampled_from([" ", "", ".", "s", "_", "\n"])))
-SAID = st.lists(PARTS, max_size=14).map("".join)
+LEADS = st.builds(lambda text, size: (text * size)[:size], st.sampled_from(["Such a sentence. ", "on and on ", "x", "　é"]), st.integers(0, 260))
+SAID = st.builds("{}{}".format, LEADS, st.lists(PARTS, max_size=12).map("".join))
 SIZES = st.one_of(st.just([1] * 5000), st.lists(st.integers(0, 30), max_size=60), st.just([]))
 
 EXAMPLES = [
