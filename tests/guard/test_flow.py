@@ -284,7 +284,7 @@ def test_warn_and_off_do_not_let_the_first_judge_silence_the_others(setting, sta
 def test_warn_and_off_do_not_excuse_a_judge_that_failed(setting, first):
     config = risks_config(input=setting, output=setting)
 
-    assert REFUSAL == answered(config, GOOD, "The pill?", judge=judges(first, failing(JudgeError("boom")))).text
+    assert REFUSAL == answered(config, BAD, "The pill?", judge=judges(first, failing(JudgeError("boom")))).text
     assert GOOD == answered(config.replace(enforcement={"input": setting, "output": setting, "on_error": "allow"}), GOOD, "The pill?", judge=judges(first, failing(JudgeError("boom")))).text
 
 

@@ -19,6 +19,6 @@ def make(argument: str | None = None, **options: Any) -> AnyBackend:
     """
     if find_spec("xllamacpp") is None:
         raise MissingExtra("a local model", "local")
-    from cosa_guard.backends import xllamacpp  # noqa: PLC0415  # only where its dependency is
+    from cosa_guard.backends.xllamacpp import make as make_xllamacpp  # noqa: PLC0415  # only where its dependency is
 
-    return xllamacpp.make(argument, **options)
+    return make_xllamacpp(argument, **options)

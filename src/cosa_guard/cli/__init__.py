@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import importlib.metadata
 import sys
+from typing import Annotated
 
 import typer
 
@@ -19,6 +21,23 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
+
+
+def _version(asked: bool) -> None:
+    if asked:
+        typer.echo(f"cosa {importlib.metadata.version('cosa')}")
+        raise typer.Exit
+
+
+@app.callback()
+def cosa(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    """Your safety rules, not your vendor's: one config tells the model what is safe, and enforces it."""
+
+
 app.command("chat")(chat.chat)
 app.command("compare")(compare.compare)
 app.command("check")(check.check)

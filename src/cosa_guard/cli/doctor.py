@@ -9,6 +9,7 @@ from importlib.util import find_spec
 
 import typer
 from rich.table import Table
+from rich.text import Text
 
 from cosa_guard.backends import models as library
 from cosa_guard.cli import options
@@ -67,6 +68,7 @@ def doctor(json: options.JsonOption = False) -> None:
     table = Table("", "part", "what", "how to get it", box=None, header_style="bold")
     for part in parts:
         mark = "[green]ok[/green]" if part.found else "[red]missing[/red]" if part.needed else "[dim]optional[/dim]"
-        table.add_row(mark, part.part, part.what, part.get)
+        # As text: `cosa[local]` is no markup.
+        table.add_row(mark, part.part, Text(part.what, overflow="fold"), Text(part.get, overflow="fold"))
     options.Console(highlight=False).print(table)
     raise typer.Exit(1 if missing else 0)

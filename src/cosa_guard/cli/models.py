@@ -6,6 +6,7 @@ from typing import Annotated
 
 import typer
 from rich.table import Table
+from rich.text import Text
 
 from cosa_guard.backends import models as library
 from cosa_guard.cli import options
@@ -30,13 +31,10 @@ def list_(json: options.JsonOption = False) -> None:
     table = Table("model", "MB", "architecture", "context", "licence", "path", box=None, header_style="bold")
     for row in rows:
         mark = " (default)" if row.is_default else ""
+        size, context = f"{row.bytes / 1e6:.0f}", str(row.context or "?")
+        path = Text(str(row.path), overflow="fold")
         table.add_row(
-            row.name + mark,
-            f"{row.bytes / 1e6:.0f}",
-            row.architecture,
-            str(row.context or "?"),
-            row.licence or "?",
-            str(row.path),
+            Text(row.name + mark, overflow="fold"), size, row.architecture or "?", context, row.licence or "?", path
         )
     options.Console(highlight=False).print(table)
 
