@@ -204,7 +204,8 @@ def _line(config: SafetyConfig, rule: Rule, *, short: bool) -> str:
             f"not if {rule.unless.rstrip('.')}" if rule.stance != "forbid" else f"except {rule.unless.rstrip('.')}"
         )
     line = "; ".join(parts)
-    return f"{line} ({rule.note.rstrip('.')})" if rule.note and rule.note != line else line
+    said = not (rule.text or risk)  # the note is the line already
+    return f"{line} ({rule.note.rstrip('.')})" if rule.note and not said else line
 
 
 def _terms_in_words(rule: Rule) -> str:

@@ -101,7 +101,6 @@ def engine(pattern: str) -> Any:
     options = re2.Options()
     options.case_sensitive = False
     options.log_errors = False
-    options.never_capture = True  # patterns are joined, and two of them may name their groups alike
     try:
         return re2.compile(pattern, options)
     except re2.error as error:

@@ -13,9 +13,9 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from cosa_guard.testing import chunked
+from cosa_guard.testing import Transcript, chunked
 from cosa_guard.window import UNIT
-from tests.guard.build import CHUNKINGS, answered, masked, terms_config
+from tests.guard.build import CHUNKINGS, answered, guard, masked, terms_config
 
 TERMS = ("bomb", "Acme Pictures", {"regex": r"zx\d{2,5}"})
 REFUSAL = "This assistant can't help with that."
@@ -112,9 +112,14 @@ def tries(count):
     return decorate
 
 
-def guarded(said, sizes, output, stream):
-    """Sync and async, compared; what was out after each piece, and the report."""
-    transcript = answered(CONFIGS[output, stream], chunked(said, sizes) or [""])
+def guarded(said, sizes, output, stream, *, awaited=True):
+    """Sync and (when `awaited`) async, compared; what was out after each piece, and the report."""
+    config, pieces = CONFIGS[output, stream], chunked(said, sizes) or [""]
+    if awaited:
+        transcript = answered(config, pieces)
+    else:
+        released = guard(config, pieces).stream("Hello there.")
+        transcript = Transcript(tuple(released), released.report)
     out, so_far = [], ""
     for piece in transcript.pieces:
         so_far += piece.text
@@ -130,11 +135,11 @@ def model_text(transcript):
     return transcript.text.removesuffix(REFUSAL).removesuffix("\n\n")
 
 
-def holds(said, sizes, output):
+def holds(said, sizes, output, *, awaited=True):
     text = admitted(said)
     places = forbidden(text)
-    hold, out = guarded(said, sizes, output, "hold")
-    whole, _ = guarded(said, sizes, output, "whole")
+    hold, out = guarded(said, sizes, output, "hold", awaited=awaited)
+    whole, _ = guarded(said, sizes, output, "whole", awaited=awaited)
 
     assert hold.report.blocked == whole.report.blocked == (bool(places) and output == "refuse")
     assert hold.report.outcome == whole.report.outcome
@@ -160,7 +165,8 @@ def test_nobody_reads_a_forbidden_term(said, sizes, output):
 @pytest.mark.slow
 @tries(10_000)
 def test_nobody_reads_a_forbidden_term_in_ten_thousand_tries(said, sizes, output):
-    holds(said, sizes, output)
+    # The async side crosses threads with every piece: one try in ten is enough of it here, the test above has more.
+    holds(said, sizes, output, awaited=len(said) % 10 == 0)
 
 
 @settings(max_examples=CHUNKINGS // 5)
