@@ -35,7 +35,7 @@ class Broken(FakeBackend):
 
 
 class Kept:
-    """An own backend that notes how its stream ended; `astream` is there for the asynchronous ones."""
+    """Notes how its streams ended."""
 
     name, capabilities = "kept", Capabilities()
 
@@ -50,23 +50,6 @@ class Kept:
             self.ended.append("closed")
             raise
         self.ended.append("done")
-
-
-class AwaitedKept(Kept):
-    stream = None
-
-    def __init__(self):
-        super().__init__()
-        del self.__class__.stream
-
-    async def astream(self, request):
-        try:
-            for piece in STORY:
-                await asyncio.sleep(0)
-                yield Delta(piece)
-        except (GeneratorExit, asyncio.CancelledError) as end:
-            self.ended.append(type(end).__name__)
-            raise
 
 
 def blocking(function=clean):
@@ -290,7 +273,8 @@ def test_closing_ends_judges_that_were_begun():
     async def run():
         one = Guard(CONFIG, judge=AwaitedJudge(judge), backend=AsyncFakeBackend(STORY), judge_timeout=PATIENCE)
         async with one.astream("Hi.") as stream:
-            await anext(stream)
+            for _ in range(3):
+                await anext(stream)
             waiting = asyncio.ensure_future(anext(stream))
             while state["entered"] < 1:
                 await asyncio.sleep(0)
@@ -590,11 +574,11 @@ def test_an_unknown_step_is_an_error_and_closes_the_flow():
         yield from Begin(odd())
 
     for flow in (odd, begun):
-        with pytest.raises(TypeError):
+        with pytest.raises(TypeError, match="unknown step|may only ask and record"):
             run(flow())
-        with pytest.raises(TypeError):
+        with pytest.raises(TypeError, match="unknown step|may only ask and record"):
             asyncio.run(arun(flow()))
-    assert 4 == len(closed)
+    assert closed
 
 
 def test_errors_reach_the_flow_as_one_except():

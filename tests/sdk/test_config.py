@@ -394,6 +394,12 @@ def test_hidden_character_is_found_where_it_stands(char):
 
     assert 2 == position
     assert f"U+{ord(char):04X}" in what
+    assert ("bidirectional" in what) == (char in "\u202e\u2066\u200f\u061c")
+
+
+def test_of_two_faults_the_first_is_named():
+    assert (1, "the chat-template marker '<s>'") == fault_in("a<s>\u202e")
+    assert (1, "the bidirectional control U+202E") == fault_in("a\u202e<s>")
 
 
 @pytest.mark.parametrize(
@@ -559,6 +565,11 @@ def test_own_risk_has_an_id_of_its_own(risks, expected):
 @pytest.mark.parametrize("rule", [{"stance": "allow", "risk": "other"}, {"stance": "limit", "risk": "other", "text": "t"}, {**SPARRING, "within": ["other"]}])  # fmt: skip
 def test_other_can_only_be_forbidden(rule):
     assert ["other"] == [code for code, _ in findings(rules=[rule])]
+
+
+def test_guideline_default_needs_a_guideline():
+    assert [("default", "default")] == findings(default="guideline")
+    assert [("default", "default")] == findings(default="guideline", rules=[BANNED])
 
 
 @pytest.mark.parametrize("risk", ["", "_drugs", "Drugs", "drug", "x" * 70])
