@@ -48,6 +48,8 @@ def as_messages(messages: str | Iterable[MessageLike]) -> tuple[Message, ...]:
         return (Message("user", messages),)
     if isinstance(messages, Mapping | Message):
         messages = [messages]
+    if not isinstance(messages, Iterable):
+        raise UsageError(f"messages={messages!r}: give text, or a list of messages with role and content")
     found = tuple(_message(item, place) for place, item in enumerate(messages))
     if not any(message.role != "system" for message in found):
         raise UsageError("there is no message to answer: give at least one user message")

@@ -20,7 +20,7 @@ from cosa_guard.pool import Pool
 from cosa_guard.steps import READY, Ask, Begin, Close, Emit, Flow, Open, Pull, Record, Settle, Step
 from cosa_guard.verdicts import Case, Ruling, Verdict
 from cosa_sdk.decide import Evidence
-from cosa_sdk.errors import JudgeError, UsageError
+from cosa_sdk.errors import JudgeError, UsageError, nearest
 
 __all__ = ["Outcome", "Ports", "adrive", "drive"]
 
@@ -60,14 +60,21 @@ def _judged(judge: Judge, case: Case) -> Verdict:
         raise
     except Exception as error:
         raise JudgeError(f"judge {judge.name!r} raised {type(error).__name__}: {error}") from error
-    return _checked(judge, verdict)
+    return _checked(judge, verdict, case)
 
 
-def _checked(judge: AnyJudge, verdict: Any) -> Verdict:
+def _checked(judge: AnyJudge, verdict: Any, case: Case) -> Verdict:
     if not isinstance(verdict, Verdict):
         raise JudgeError(f"judge {judge.name!r} answered {type(verdict).__name__}, not a Verdict")
     if not isinstance(verdict.evidence, Evidence):
         raise JudgeError(f"judge {judge.name!r} gave {type(verdict.evidence).__name__} as evidence, not an Evidence")
+    unknown = (verdict.evidence.found | verdict.evidence.examined) - case.config.elements
+    if unknown:
+        # Ignored, a misspelt id would turn its rule off without a word.
+        name = min(unknown)
+        meant = nearest(name, case.config.elements)
+        hint = f"; did you mean {meant!r}?" if meant else f"; the config has {', '.join(sorted(case.config.elements))}"
+        raise JudgeError(f"judge {judge.name!r} reported the unknown id {name!r}{hint}")
     return verdict
 
 
@@ -296,7 +303,7 @@ class _ATask(Generic[T]):
 async def _ask(judge: AnyJudge, case: Case, ports: Ports) -> Verdict:
     if hasattr(judge, "ajudge"):
         try:
-            return _checked(judge, await asyncio.wait_for(judge.ajudge(case), ports.timeout))
+            return _checked(judge, await asyncio.wait_for(judge.ajudge(case), ports.timeout), case)
         except TimeoutError:
             raise JudgeError(f"judge {judge.name!r} gave no verdict within {ports.timeout:g} s") from None
         except JudgeError:

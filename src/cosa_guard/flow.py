@@ -104,9 +104,11 @@ def _settled(case: Case, evidence: Evidence) -> bool:
     return enforcement.output in {"refuse", "regenerate"}
 
 
-def converse(policy: Policy, conversation: Conversation, sampling: Sampling, mode: Mode) -> Flow[Report]:
-    """Answer a conversation under the policy."""
-    report = Report(config=policy.config.digest, dropped_turns=conversation.dropped)
+def converse(
+    policy: Policy, conversation: Conversation, sampling: Sampling, mode: Mode, report: Report
+) -> Flow[Report]:
+    """Answer a conversation under the policy, keeping `report` up to date."""
+    report.dropped_turns = conversation.dropped
     guarded = _Converse(policy, conversation, sampling, mode, report)
     yield from guarded.run()
     return report

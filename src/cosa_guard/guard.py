@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Self, get_args
 
 from cosa_guard import backends as backends_registry
 from cosa_guard import judges as judges_registry
@@ -17,11 +17,12 @@ from cosa_guard.judges.base import AnyJudge, AsyncJudge, Judge
 from cosa_guard.messages import Adapter, Delta, Finish, Message, Reply, Sampling, Usage
 from cosa_guard.pool import Pool
 from cosa_guard.recollection import Recollection
+from cosa_guard.steps import Flow
 from cosa_guard.verdicts import Case, Report, Ruling, Stage, Verdict
 from cosa_sdk.compile import compile as compile_config
 from cosa_sdk.config import SafetyConfig
 from cosa_sdk.decide import uncovered
-from cosa_sdk.errors import Blocked, UsageError
+from cosa_sdk.errors import Blocked, UnknownName, UsageError, nearest
 
 __all__ = ["AsyncGuardStream", "Guard", "GuardStream"]
 
@@ -58,16 +59,27 @@ def _judge(judge: JudgeLike) -> AnyJudge:
         return judge
     if callable(judge):
         return _Function(judge, getattr(judge, "__name__", type(judge).__name__))
+    missing = [part for part in ("name", "inline", "covers", "holdback", "judge") if not hasattr(judge, part)]
+    lacks = f"; as an object it lacks {', '.join(missing)}" if hasattr(judge, "judge") else ""
     raise UsageError(
-        f"{judge!r} is no judge: give a name ({', '.join(judges_registry.names())}), an object with judge(case), "
-        "or a function of a case"
+        f"{judge!r} is no judge{lacks}. Give a name ({', '.join(judges_registry.names())}), a function of a case, "
+        "or an object like cosa_guard.Judge"
     )
+
+
+def _covered(judge: AnyJudge, config: SafetyConfig) -> frozenset[str]:
+    covered = judge.covers(config)
+    for name in sorted(covered - config.elements):
+        meant = nearest(name, config.elements)
+        hint = f": did you mean {meant!r}?" if meant else f". It has {', '.join(sorted(config.elements))}"
+        raise UsageError(f"judge {judge.name!r} covers {name!r}, which config {config.name!r} lacks{hint}")
+    return covered
 
 
 def _backend(backend: str | AnyBackend | None) -> AnyBackend | None:
     if isinstance(backend, str):
         return backends_registry.make(backend)
-    if backend is None or isinstance(backend, Backend | AsyncBackend):
+    if backend is None or (isinstance(backend, Backend | AsyncBackend) and not isinstance(backend, type)):
         return backend
     raise UsageError(
         f"{backend!r} is no backend: give a name ({', '.join(backends_registry.names())}) "
@@ -120,7 +132,7 @@ class Guard:
         judges = tuple(_judge(one) for one in given)
         if not judges:
             raise UsageError("a guard needs at least one judge")
-        covered = frozenset[str]().union(*(one.covers(config) for one in judges))
+        covered = frozenset[str]().union(*(_covered(one, config) for one in judges))
         self.unexamined = uncovered(config, covered)
         """What no judge of this guard can settle: rules, floor ids, `default:<risk>`, `guideline`."""
         if self.unexamined and not accept_unexamined:
@@ -193,6 +205,8 @@ class Guard:
     def _case(self, text: str, stage: Stage, prompt: str | None) -> Case:
         if not isinstance(text, str):
             raise UsageError(f"check takes text, not {type(text).__name__}")
+        if stage not in get_args(Stage):
+            raise UnknownName("stage", str(stage), get_args(Stage))
         turns = (Message("user", prompt),) if prompt is not None else ()
         return Case(config=self.config, stage=stage, text=text, turns=turns)
 
@@ -208,16 +222,22 @@ class Guard:
     def _stream(self, messages: str | Iterable[MessageLike], sampling: Sampling | None, mode: Mode) -> GuardStream:
         if self.backend is not None and not blocks(self.backend):
             raise UsageError(f"backend {self.backend.name!r} can only be awaited: use areply or astream")
-        flow = converse(self._policy, self._admit(messages), sampling or Sampling(), mode)
-        outcome: Outcome[Report] = Outcome()
-        return GuardStream(drive(flow, self._ports, outcome), outcome)
+        flow, report = self._begin(messages, sampling, mode)
+        return GuardStream(drive(flow, self._ports, Outcome()), report)
 
     def _astream(
         self, messages: str | Iterable[MessageLike], sampling: Sampling | None, mode: Mode
     ) -> AsyncGuardStream:
-        flow = converse(self._policy, self._admit(messages), sampling or Sampling(), mode)
-        outcome: Outcome[Report] = Outcome()
-        return AsyncGuardStream(adrive(flow, self._ports, outcome), outcome)
+        flow, report = self._begin(messages, sampling, mode)
+        return AsyncGuardStream(adrive(flow, self._ports, Outcome()), report)
+
+    def _begin(
+        self, messages: str | Iterable[MessageLike], sampling: Sampling | None, mode: Mode
+    ) -> tuple[Flow[Report], Report]:
+        if sampling is not None and not isinstance(sampling, Sampling):
+            raise UsageError(f"sampling={sampling!r}: give a cosa_guard.Sampling(…)")
+        report = Report(config=self.config.digest)
+        return converse(self._policy, self._admit(messages), sampling or Sampling(), mode, report), report
 
     @staticmethod
     def _reply(pieces: list[Delta], report: Report, *, raise_on_block: bool) -> Reply:
@@ -240,36 +260,43 @@ def _uncovered_text(config: SafetyConfig, missing: tuple[str, ...], judges: tupl
 
 
 class _Reported:
-    _outcome: Outcome[Report]
+    _report: Report
+    _ended: bool
 
     @property
     def report(self) -> Report:
-        """What the guard did; there once the stream has ended.
+        """What the guard did; there once the stream has ended or was closed.
 
         Raises:
-            UsageError: the stream has not ended.
+            UsageError: the stream goes on.
         """
-        if not self._outcome.known:
-            raise UsageError("the report is there when the stream has ended: read the stream first")
-        return self._outcome.value
+        if not self._ended:
+            raise UsageError("the report is there when the stream has ended: read it to its end, or close it")
+        return self._report
 
 
 class GuardStream(_Reported):
     """Iterates over released pieces; the last one has `finish`. Closing it stops the model."""
 
-    def __init__(self, pieces: Iterator[Delta], outcome: Outcome[Report]) -> None:
+    def __init__(self, pieces: Iterator[Delta], report: Report) -> None:
         self._pieces: Any = pieces
-        self._outcome = outcome
+        self._report = report
+        self._ended = False
 
     def __iter__(self) -> Iterator[Delta]:
         return self
 
     def __next__(self) -> Delta:
-        piece: Delta = next(self._pieces)
+        try:
+            piece: Delta = next(self._pieces)
+        except BaseException:
+            self._ended = True
+            raise
         return piece
 
     def close(self) -> None:
         """Stop: nothing more is generated or released."""
+        self._ended = True
         self._pieces.close()
 
     def __enter__(self) -> Self:
@@ -284,19 +311,25 @@ class GuardStream(_Reported):
 class AsyncGuardStream(_Reported):
     """As `GuardStream`, awaiting."""
 
-    def __init__(self, pieces: AsyncIterator[Delta], outcome: Outcome[Report]) -> None:
+    def __init__(self, pieces: AsyncIterator[Delta], report: Report) -> None:
         self._pieces: Any = pieces
-        self._outcome = outcome
+        self._report = report
+        self._ended = False
 
     def __aiter__(self) -> AsyncIterator[Delta]:
         return self
 
     async def __anext__(self) -> Delta:
-        piece: Delta = await anext(self._pieces)
+        try:
+            piece: Delta = await anext(self._pieces)
+        except BaseException:
+            self._ended = True
+            raise
         return piece
 
     async def aclose(self) -> None:
         """Stop: nothing more is generated or released."""
+        self._ended = True
         await self._pieces.aclose()
 
     async def __aenter__(self) -> Self:

@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal
 
+from cosa_sdk.errors import UsageError
+
 if TYPE_CHECKING:
     from cosa_guard.verdicts import Report
 
@@ -45,6 +47,17 @@ class Sampling:
     stop: tuple[str, ...] = ()
     json_schema: str | None = None
     """A JSON Schema as JSON text; the reply is constrained to it."""
+
+    def __post_init__(self) -> None:
+        if isinstance(self.stop, str) or not all(isinstance(stop, str) and stop for stop in self.stop):
+            raise UsageError(f"Sampling(stop={self.stop!r}): give a tuple of non-empty strings, such as ('\\n\\n',)")
+        object.__setattr__(self, "stop", tuple(self.stop))
+        for name, least, most in (("temperature", 0, 2), ("top_p", 0, 1), ("max_tokens", 1, None)):
+            value = getattr(self, name)
+            kinds = int if name == "max_tokens" else int | float
+            if isinstance(value, bool) or not isinstance(value, kinds) or value < least or (most and value > most):
+                upto = f" to {most}" if most else " on"
+                raise UsageError(f"Sampling({name}={value!r}): give a number from {least}{upto}")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

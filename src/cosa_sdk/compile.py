@@ -14,7 +14,7 @@ from typing import Literal
 
 from cosa_sdk import tokens
 from cosa_sdk.config import Rule, SafetyConfig
-from cosa_sdk.errors import PromptTooLong, UnknownName
+from cosa_sdk.errors import PromptTooLong, UnknownName, UsageError
 from cosa_sdk.taxonomy import OTHER
 from cosa_sdk.wording import neutralised
 
@@ -70,6 +70,8 @@ def compile(  # noqa: A001  # the name that users read: cosa_sdk.compile(config)
         UnknownName: there is no such target.
         PromptTooLong: the rules themselves exceed the budget.
     """
+    if not isinstance(config, SafetyConfig):
+        raise UsageError(f"compile({config!r}): give a SafetyConfig, such as presets.load('film-studio')")
     if target not in TARGETS:
         raise UnknownName("compile target", target, TARGETS)
     compiled = compiled_for(config, target, seed, short=False, examples=None, counter=counter)

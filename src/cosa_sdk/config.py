@@ -239,7 +239,7 @@ class SafetyConfig(Model):
         }
         return hashlib.sha256(canonical_json(body)).hexdigest()
 
-    @property
+    @cached_property
     def elements(self) -> frozenset[str]:
         """Everything that a judge could find or rule out: risks, `rule:<id>`, the floor, `guideline`."""
         ids = {*self.vocabulary.ids, *FLOOR, *(rule.element for rule in self.rules if not rule.unconditional)}

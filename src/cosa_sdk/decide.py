@@ -21,6 +21,7 @@ from functools import lru_cache
 from typing import Literal
 
 from cosa_sdk.config import Rule, SafetyConfig
+from cosa_sdk.errors import UsageError
 from cosa_sdk.taxonomy import FLOOR, OTHER
 
 __all__ = ["Decision", "Evidence", "Outcome", "PromptType", "decide", "uncovered"]
@@ -45,6 +46,15 @@ class Evidence:
     """What some judge looked for and did not find: matters only where found means permitted."""
     violates: bool = False
     """A judge that reads the whole config says that the text breaks it, without naming the rule."""
+
+    def __post_init__(self) -> None:
+        for name in ("found", "examined", "denied"):
+            ids = getattr(self, name)
+            if type(ids) is frozenset:
+                continue
+            if isinstance(ids, str) or not isinstance(ids, Iterable):
+                raise UsageError(f"Evidence({name}={ids!r}): give a set of ids, such as {{'violence', 'rule:heists'}}")
+            object.__setattr__(self, name, frozenset(ids))
 
     def __or__(self, other: Evidence) -> Evidence:
         """Both together: what any judge found is found."""

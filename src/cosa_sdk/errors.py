@@ -73,8 +73,20 @@ class Finding:
         return f"{head}: {self.message}{tail}" if head else f"{self.message}{tail}"
 
 
+def _again(kind: type[CosaError], args: tuple[Any, ...], state: dict[str, Any]) -> CosaError:
+    """An error as it was, without calling its constructor."""
+    error = kind.__new__(kind, *args)
+    error.args = args
+    error.__dict__.update(state)
+    return error
+
+
 class CosaError(Exception):
     """Base of everything that Cosa raises on purpose."""
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # Constructors take what makes up the message, not the message: errors must still cross processes.
+        return _again, (type(self), self.args, self.__dict__)
 
 
 class UsageError(CosaError):

@@ -61,7 +61,7 @@ def _finding(detail: ErrorDetails, model: type[BaseModel]) -> Finding:
             message = f"{value} is not a name: lower-case letters, digits, '.', '_' and '-', a letter or digit first"
             return Finding(code="name", message=message, where=where)
         case "too_long" | "string_too_long":
-            most, what = context["max_length"], "items" if detail["type"] == "too_long" else "characters"
+            most, what = context["max_length"], "characters" if isinstance(detail["input"], str) else "items"
             size = context.get("actual_length") or len(detail["input"])
             return Finding(code="too-long", message=f"{size} {what}, at most {most}", where=where)
         case "tuple_type" | "model_type" | "model_attributes_type" | "dict_type":

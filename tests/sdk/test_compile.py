@@ -20,7 +20,7 @@ from cosa_sdk import presets, tokens
 from cosa_sdk.compile import TARGETS, compile, feedback, judge_question, partial_note  # noqa: A004  # as users read it
 from cosa_sdk.config import SafetyConfig
 from cosa_sdk.decide import Evidence, decide
-from cosa_sdk.errors import PromptTooLong, UnknownName
+from cosa_sdk.errors import PromptTooLong, UnknownName, UsageError
 from cosa_sdk.wording import FENCES
 
 GOLDEN = Path(__file__).parents[1] / "golden"
@@ -406,6 +406,12 @@ def test_unknown_target_is_refused_with_the_choices(target, said):
         compile(TAUGHT, target)
 
     assert said in str(caught.value)
+
+
+@pytest.mark.parametrize("value", ["film-studio", None, {"name": "c"}])
+def test_what_is_no_config_is_refused(value):
+    with pytest.raises(UsageError, match="give a SafetyConfig"):
+        compile(value)
 
 
 # --- text from outside is data ---

@@ -617,6 +617,23 @@ def test_trail_is_only_for_configs_that_stay_away_from_the_floor(fields, fits):
         assert [("trail", "enforcement.stream")] == findings(**fields, enforcement={"stream": "trail"})
 
 
+@pytest.mark.parametrize(
+    ("fields", "where", "said"),
+    [
+        ({"purpose": "x" * 2001}, "purpose", "2001 characters, at most 2000"),
+        ({"guideline": "x" * 20_001}, "guideline", "20001 characters, at most 20000"),
+        ({"rules": [{**BANNED, "id": f"r{n}", "text": "t"} for n in range(201)]}, "rules", "201 items, at most 200"),
+        ({"risks": [{**GAMBLING, "id": f"r{n}"} for n in range(51)]}, "risks", "51 items, at most 50"),
+    ],
+    ids=["line", "prose", "rules", "risks"],
+)
+def test_nothing_is_longer_than_it_may_be(fields, where, said):
+    with pytest.raises(ConfigError) as caught:
+        SafetyConfig(name="c", **fields)
+
+    assert [("too-long", where, said)] == [(fault.code, fault.where, fault.message) for fault in caught.value.findings]
+
+
 def test_every_fault_is_found_at_once():
     assert [("empty", "purpose"), ("choice", "rules[0].stance"), ("markup", "rules[1].text"), ("unknown-key", "tone")] == findings(
         purpose=" ", rules=[{"stance": "maybe", "risk": "drugs"}, {**BANNED, "text": "<s>"}], tone="x"

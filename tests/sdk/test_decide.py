@@ -19,6 +19,7 @@ from hypothesis import strategies as st
 from cosa_sdk import presets
 from cosa_sdk.config import SafetyConfig
 from cosa_sdk.decide import Evidence, decide, uncovered
+from cosa_sdk.errors import UsageError
 from cosa_sdk.taxonomy import FLOOR
 
 quick = settings(max_examples=40, deadline=None)
@@ -382,6 +383,21 @@ def test_prompt_type(found, unseen, prompt_type):
     studio = config(FIGHTS, DRUGS, NAMES)
 
     assert prompt_type == decide(studio, seen(studio, *found, unseen=unseen)).prompt_type
+
+
+@pytest.mark.parametrize("kind", [set, list, tuple, frozenset, iter])
+def test_evidence_takes_any_collection_of_ids(kind):
+    evidence = Evidence(found=kind(["drugs"]), examined=kind(["drugs", "violence"]), denied=kind([]))
+
+    assert Evidence(found=frozenset({"drugs"}), examined=frozenset({"drugs", "violence"})) == evidence
+    assert hash(evidence) == hash(replace(evidence))
+
+
+@pytest.mark.parametrize("name", ["found", "examined", "denied"])
+@pytest.mark.parametrize("ids", ["drugs", None, 3])
+def test_evidence_refuses_what_is_no_collection_of_ids(name, ids):
+    with pytest.raises(UsageError, match=rf"Evidence\({name}={ids!r}\): give a set of ids"):
+        Evidence(**{name: ids})
 
 
 # --- laws ---

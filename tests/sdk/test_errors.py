@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 import re
 
 import pytest
@@ -109,6 +110,24 @@ def test_nearest(name, choices, meant):
 )  # fmt: skip
 def test_message(error, said):
     assert said == str(error)
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        UnknownName("risk", "drug", ("drugs", "other")),
+        MissingExtra("The local backend", "local"),
+        PromptTooLong("too long", tokens=9, budget=5),
+        FloorViolation([Finding(code="floor", message="no", where="rules[0].risk")]),
+        Blocked("refused", report=None),
+        errors.JudgeError("late"),
+    ],
+    ids=lambda error: type(error).__name__,
+)
+def test_errors_cross_processes(error):
+    again = pickle.loads(pickle.dumps(error))
+
+    assert (type(error), str(error), vars(error)) == (type(again), str(again), vars(again))
 
 
 def test_errors_carry_what_a_program_needs():

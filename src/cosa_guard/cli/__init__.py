@@ -56,7 +56,6 @@ def main() -> None:
     except KeyboardInterrupt:
         say("cosa: stopped")
         sys.exit(130)
-    except BrokenPipeError:
-        # The reader of a pipe went away (`cosa … | head`); that is its business, not an error.
-        sys.stderr.close()
-        sys.exit(141)
+    except OSError as error:
+        say(f"cosa: {error}")
+        sys.exit(2)

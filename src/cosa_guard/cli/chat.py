@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from typing import Annotated
 
 import typer
@@ -12,7 +11,7 @@ from cosa_guard.cli.running import run, verdict_line
 from cosa_guard.conversation import MessageLike
 from cosa_guard.guard import Guard
 from cosa_guard.messages import Message, Sampling
-from cosa_sdk.errors import PromptTooLong
+from cosa_sdk.errors import PromptTooLong, UsageError
 
 __all__ = ["chat"]
 
@@ -30,22 +29,27 @@ def chat(
     temperature: options.TemperatureOption = 0.0,
     seed: options.SeedOption = None,
     max_tokens: options.MaxTokensOption = 256,
+    context: options.ContextOption = 4096,
     json: options.JsonOption = False,
 ) -> None:
     """Chat with a local model under a config. With --prompt, exit code 1 means blocked."""
+    if name and config:
+        raise UsageError(f"two configs, {name!r} and {config!r}: give one")
+    asked = options.require_text(prompt) if prompt is not None or json else None
+    if asked is not None and not asked.strip():
+        raise UsageError("the prompt is empty: give --prompt some words")
     settings = options.find_config(config or name or "customer-service", on_undecided)
-    backend = options.open_backend(model, adapter or [])
+    backend = options.open_backend(model, adapter or [], context=context)
     guard = options.guard_for(settings, names=judge, backend=backend, adapters=adapter or [])
     sampling = Sampling(temperature=temperature, seed=seed, max_tokens=max_tokens)
-    if prompt is None and not json:
+    if asked is None:
         _talk(guard, sampling)
         return
-    asked = options.require_text(prompt)
-    done = run(guard, asked, sampling, None if json else _write)
+    done = run(guard, asked, sampling, None if json else options.write)
     if json:
         options.print_json(done.json())
     else:
-        _write("\n")
+        options.write("\n")
         options.console.print(verdict_line(done.report), style="dim", markup=False)
         _explain(guard, undecided=done.report.blocked and bool(guard.unexamined))
     raise typer.Exit(1 if done.report.blocked else 0)
@@ -62,20 +66,20 @@ def _talk(guard: Guard, sampling: Sampling) -> None:
     while True:
         try:
             asked = console.input("[bold cyan]> [/bold cyan]").strip()
-        except (EOFError, KeyboardInterrupt):
-            _write("\n")
+        except (EOFError, KeyboardInterrupt, RuntimeError):  # RuntimeError: there is no standard input at all
+            options.write("\n")
             return
         if not asked:
             continue
         try:
-            done = run(guard, [*turns, Message("user", asked)], sampling, _write)
+            done = run(guard, [*turns, Message("user", asked)], sampling, options.write)
         except KeyboardInterrupt:
             console.print("\nstopped", style="dim")
             continue
         except PromptTooLong as error:
             console.print(f"{error}", style="red", markup=False)
             continue
-        _write("\n")
+        options.write("\n")
         console.print(verdict_line(done.report), style="dim", markup=False)
         turns += [Message("user", asked), Message("assistant", done.reply)]
 
@@ -91,8 +95,3 @@ def _explain(guard: Guard, *, undecided: bool) -> None:
         style="yellow",
         markup=False,
     )
-
-
-def _write(text: str) -> None:
-    sys.stdout.write(text)
-    sys.stdout.flush()

@@ -9,6 +9,7 @@ import typer
 from cosa_guard.cli import options
 from cosa_guard.guard import Guard
 from cosa_guard.verdicts import Ruling
+from cosa_sdk.errors import UsageError
 
 __all__ = ["check", "ruling_json"]
 
@@ -27,6 +28,10 @@ def check(
     json: options.JsonOption = False,
 ) -> None:
     """Check a text against a config. Exit code: 0 compliant, 1 violates, 3 undecided, 2 error."""
+    if prompt is not None and stage != "output":
+        raise UsageError("--prompt is what a reply answers: it needs --stage output")
+    if model and "model" not in (judge or []):
+        raise UsageError("--model is the model that judges: it needs --judge model")
     given = options.require_text(text)
     settings = options.find_config(config)
     backend = options.open_backend(model) if "model" in (judge or []) else None
@@ -60,7 +65,7 @@ def ruling_json(guard: Guard, ruling: Ruling) -> dict[str, Any]:
 
 
 def _print(guard: Guard, ruling: Ruling) -> None:
-    console = options.console
+    console = options.Console(highlight=False)  # the answer: on stdout
     colour = {"compliant": "green", "violates": "red", "undecided": "yellow"}[ruling.outcome]
     rests = f" ({', '.join(ruling.decision.rules)})" if ruling.decision.rules else ""
     console.print(f"[{colour}]{ruling.outcome}[/{colour}]{rests}  decided by {ruling.decided_by}")

@@ -17,6 +17,7 @@ from cosa_guard.cli.running import Run, counter_of, run, verdict_line
 from cosa_guard.guard import Guard
 from cosa_guard.messages import Sampling
 from cosa_sdk import compile as compile_config
+from cosa_sdk.errors import UsageError
 
 __all__ = ["compare", "show"]
 
@@ -37,11 +38,14 @@ def compare(
     temperature: options.TemperatureOption = 0.0,
     seed: options.SeedOption = None,
     max_tokens: options.MaxTokensOption = 96,
+    context: options.ContextOption = 4096,
     json: options.JsonOption = False,
 ) -> None:
     """Ask one model the same thing under several configs."""
+    if not prompt.strip():
+        raise UsageError("the prompt is empty: say what to ask")
     settings = [options.find_config(spec, on_undecided) for spec in config]
-    backend = options.open_backend(model, adapter or [])
+    backend = options.open_backend(model, adapter or [], context=context)
     guards = [options.guard_for(one, names=judge, backend=backend, adapters=adapter or []) for one in settings]
     sampling = Sampling(temperature=temperature, seed=seed, max_tokens=max_tokens)
     if json:

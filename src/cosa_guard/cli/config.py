@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from typing import Annotated, Any
 
 import typer
@@ -45,9 +44,9 @@ def compile_(
             body["text"] = compiled.text
         options.print_json(body)
         return
-    sys.stdout.write(compiled.text + "\n")
+    options.write(compiled.text + "\n")
     for role, content in compiled.turns:
-        sys.stdout.write(f"\n{role}: {content}\n")
+        options.write(f"\n{role}: {content}\n")
     how = "counted" if compiled.counted else "estimated"
     options.console.print(
         f"{compiled.version}, {compiled.tokens} tokens ({how}), config {compiled.digest[:12]}", style="dim"
@@ -61,7 +60,7 @@ def show(config: _Spec, json: options.JsonOption = False) -> None:
     if json:
         options.print_json({**found.model_dump(mode="json"), "digest": found.digest})
         return
-    sys.stdout.write(cosa_sdk.dump(found, format="yaml"))
+    options.write(cosa_sdk.dump(found, format="yaml"))
     options.console.print(f"digest {found.digest}", style="dim")
 
 
@@ -75,18 +74,18 @@ def validate(
     for spec in configs:
         try:
             options.find_config(spec)
-        except UnknownName:
-            raise
         except ConfigError as error:
             findings += error.findings
+        except UnknownName as error:
+            findings.append(Finding(code="unknown-config", message=str(error)))
         else:
             if not json:
-                options.console.print(f"{spec}: valid", style="green", markup=False)
+                options.write(f"{spec}: valid\n")
     if json:
         options.print_json({"findings": [_finding_json(finding) for finding in findings]})
     else:
         for finding in findings:
-            options.say(str(finding))
+            options.write(f"{finding}\n")
     raise typer.Exit(1 if findings else 0)
 
 

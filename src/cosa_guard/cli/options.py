@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -24,6 +25,7 @@ __all__ = [
     "AdapterOption",
     "ConfigOption",
     "Console",
+    "ContextOption",
     "CosaError",
     "JsonOption",
     "JudgeOption",
@@ -39,7 +41,9 @@ __all__ = [
     "make_judges",
     "open_backend",
     "print_json",
+    "require_text",
     "say",
+    "write",
 ]
 
 console = Console(stderr=True, highlight=False)
@@ -65,6 +69,7 @@ UndecidedOption = Annotated[
 ]
 TemperatureOption = Annotated[float, typer.Option(min=0.0, max=2.0, help="0 always takes the likeliest token.")]
 SeedOption = Annotated[int | None, typer.Option(help="Makes a run with a temperature repeatable.")]
+ContextOption = Annotated[int, typer.Option(min=64, help="Tokens that a prompt and its reply may take together.")]
 MaxTokensOption = Annotated[int, typer.Option("--max-tokens", min=1, help="Longest reply, in tokens.")]
 
 _SUFFIXES = {".yaml", ".yml", ".toml", ".json"}
@@ -76,10 +81,26 @@ def say(text: str) -> None:
     sys.stderr.flush()
 
 
+def write(text: str) -> None:
+    """Text on stdout, at once. A reader that went away (`cosa … | head`) ends the command, as a signal would.
+
+    Raises:
+        UsageError: standard output takes no more.
+    """
+    try:
+        sys.stdout.write(text)
+        sys.stdout.flush()
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or flushing at exit fails again
+        sys.exit(141)
+    except OSError as error:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        raise UsageError(f"cannot write to standard output: {error.strerror}") from None
+
+
 def print_json(value: dict[str, Any]) -> None:
     """The one object on stdout."""
-    sys.stdout.write(json.dumps(value, ensure_ascii=False) + "\n")
-    sys.stdout.flush()
+    write(json.dumps(value, ensure_ascii=False) + "\n")
 
 
 def find_config(spec: str, undecided: str | None = None) -> SafetyConfig:
@@ -102,14 +123,14 @@ def find_config(spec: str, undecided: str | None = None) -> SafetyConfig:
     return config.replace(enforcement={**config.enforcement.model_dump(), "on_undecided": undecided})
 
 
-def open_backend(model: str, adapters: Sequence[str] = ()) -> AnyBackend:
+def open_backend(model: str, adapters: Sequence[str] = (), *, context: int = 4096) -> AnyBackend:
     """A local backend for a model file (empty: the default one) with its adapters loaded."""
     loaded: dict[str, str] = {}
     for spec in adapters:
         path, _ = _adapter(spec)
         loaded[Path(path).stem] = path
     with console.status("loading the model"):
-        return backends.make(f"local:{model}" if model else "local", adapters=loaded)
+        return backends.make(f"local:{model}" if model else "local", adapters=loaded, context=context)
 
 
 def _adapter(spec: str) -> tuple[str, float]:
@@ -169,8 +190,8 @@ def require_text(text: str | None) -> str:
     """
     if text is not None and text != "-":
         return text
-    if text is None and sys.stdin.isatty():
-        raise UsageError("no text to check: give it as an argument, or - to read it from standard input")
+    if sys.stdin is None or (text is None and sys.stdin.isatty()):
+        raise UsageError("no text: give it as an argument, or - to read it from standard input")
     try:
         return sys.stdin.buffer.read().decode("utf-8")
     except UnicodeDecodeError as error:

@@ -135,7 +135,7 @@ class ModelJudge:
         try:
             answer = json.loads(text)
             breaks, reason = answer["breaks"], answer.get("reason", "")
-        except (ValueError, TypeError, KeyError) as error:
+        except (ValueError, TypeError, KeyError, RecursionError) as error:
             raise JudgeError(f"the model's verdict is not the JSON that was asked for: {text[:80]!r}") from error
         if not isinstance(breaks, bool):
             raise JudgeError(f"the model's verdict has breaks={breaks!r}, not true or false")
