@@ -43,7 +43,7 @@ bench: $(VENV)/.dev  ## every benchmark, each beside its baseline
 	@for file in benchmarks/[a-z]*.py; do echo "== $$file"; $(BIN)/python $$file || exit 1; done
 
 docs: $(VENV)/.dev  ## regenerate what is generated: schema, CLI help, golden prompts
-	@$(BIN)/python -m cosa_sdk.schema > .schema.json && mv .schema.json src/cosa_sdk/schema/safety_config.schema.json && $(BIN)/python docs/generate.py
+	@$(BIN)/python -m cosa_sdk.schema > .schema.json && mv .schema.json src/cosa_sdk/schema/safety_config.schema.json && $(BIN)/python -m tests.sdk.test_compile --update && $(BIN)/python docs/generate.py
 
 clean:  ## remove the virtual environment and caches
 	@rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -56,7 +56,7 @@ class JsonlRecord:
             },
             ensure_ascii=False,
         )
-        data = f"{line}\n".encode()
+        data = f"{line}\n".encode("utf-8", "backslashreplace")
         with self._lock:
             try:
                 written = os.write(self._file, data)
@@ -66,8 +66,12 @@ class JsonlRecord:
             raise AuditError(f"the audit record {str(self._path)!r} took only {written} of {len(data)} bytes")
 
     def close(self) -> None:
-        """Close the file."""
-        os.close(self._file)
+        """Close the file; recording fails from then on."""
+        with self._lock:
+            # The number may belong to another file soon.
+            file, self._file = self._file, -1
+        if file >= 0:
+            os.close(file)
 
     def __enter__(self) -> Self:
         return self

@@ -11,33 +11,19 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, Generic, TypeVar, cast
 
+from cosa_guard.asking import Ended, Ports, ask, blocking, inline, judged, late, settle
 from cosa_guard.backends import base as backends
 from cosa_guard.backends.base import AnyBackend
-from cosa_guard.judges import base as judges
-from cosa_guard.judges.base import AnyJudge, Judge
+from cosa_guard.judges.base import AnyJudge
 from cosa_guard.messages import Delta, Request
-from cosa_guard.pool import Pool
 from cosa_guard.steps import READY, Ask, Begin, Close, Emit, Flow, Open, Pull, Record, Settle, Step
-from cosa_guard.verdicts import Case, Ruling, Verdict
-from cosa_sdk.decide import Evidence
-from cosa_sdk.errors import JudgeError, UsageError, nearest
+from cosa_guard.verdicts import Verdict
+from cosa_sdk.errors import JudgeError, UsageError
 
 __all__ = ["Outcome", "Ports", "adrive", "drive"]
 
 T = TypeVar("T")
 _UNSET: Any = object()
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Ports:
-    """What a driver works with."""
-
-    backend: AnyBackend | None
-    pool: Pool
-    timeout: float
-    """Seconds that one judge may take for one case."""
-    record: Callable[[Ruling, str], None] | None = None
-    """Puts a ruling on record; returns when it is safe there."""
 
 
 @dataclass(slots=True)
@@ -50,65 +36,6 @@ class Outcome(Generic[T]):
     def known(self) -> bool:
         """The flow has ended."""
         return self.value is not _UNSET
-
-
-def _judged(judge: Judge, case: Case) -> Verdict:
-    """A verdict, or `JudgeError` whatever the judge does."""
-    try:
-        verdict = judge.judge(case)
-    except JudgeError:
-        raise
-    except Exception as error:
-        raise JudgeError(f"judge {judge.name!r} raised {type(error).__name__}: {error}") from error
-    return _checked(judge, verdict, case)
-
-
-def _checked(judge: AnyJudge, verdict: Any, case: Case) -> Verdict:
-    if not isinstance(verdict, Verdict):
-        raise JudgeError(f"judge {judge.name!r} answered {type(verdict).__name__}, not a Verdict")
-    if not isinstance(verdict.evidence, Evidence):
-        raise JudgeError(f"judge {judge.name!r} gave {type(verdict.evidence).__name__} as evidence, not an Evidence")
-    unknown = (verdict.evidence.found | verdict.evidence.examined) - case.config.elements
-    if unknown:
-        # Ignored, a misspelt id would turn its rule off without a word.
-        name = min(unknown)
-        meant = nearest(name, case.config.elements)
-        hint = f"; did you mean {meant!r}?" if meant else f"; the config has {', '.join(sorted(case.config.elements))}"
-        raise JudgeError(f"judge {judge.name!r} reported the unknown id {name!r}{hint}")
-    return verdict
-
-
-def _late(judge: AnyJudge, ports: Ports) -> JudgeError:
-    ports.pool.abandoned += 1
-    return JudgeError(f"judge {judge.name!r} gave no verdict within {ports.timeout:g} s")
-
-
-@dataclass(frozen=True, slots=True)
-class _Ended(Generic[T]):
-    result: T
-
-
-def _inline(flow: Flow[T], ports: Ports, resume: Callable[[], Step[Any]]) -> Ask | _Ended[T]:
-    """Run a begun flow up to its next ask that takes time, or to its end."""
-    while True:
-        try:
-            step = resume()
-        except StopIteration as end:
-            return _Ended(end.value)
-        match step:
-            case Ask(judge, case):
-                if not (judge.inline and judges.blocks(judge)):
-                    return step
-                try:
-                    resume = partial(flow.send, _judged(judge, case))
-                except JudgeError as error:
-                    resume = partial(flow.throw, error)
-            case Record(ruling, config):
-                if ports.record:
-                    ports.record(ruling, config)
-                resume = partial(flow.send, None)
-            case _:
-                raise TypeError(f"a begun flow may only ask and record, not {type(step).__name__}")
 
 
 class _Task(Generic[T]):
@@ -145,7 +72,7 @@ class _Task(Generic[T]):
         try:
             verdict = future.result(max(0.0, self._deadline - time.monotonic()))
         except FutureTimeout:
-            self._advance(partial(self._flow.throw, _late(judge, self._ports)))
+            self._advance(partial(self._flow.throw, late(judge, self._ports)))
         except JudgeError as error:
             self._advance(partial(self._flow.throw, error))
         else:
@@ -153,23 +80,17 @@ class _Task(Generic[T]):
 
     def _advance(self, resume: Callable[[], Step[Any]]) -> None:
         while True:
-            step = _inline(self._flow, self._ports, resume)
-            if isinstance(step, _Ended):
+            step = inline(self._flow, self._ports, resume)
+            if isinstance(step, Ended):
                 self.result = step.result
                 return
             try:
-                self._future = self._ports.pool.submit(partial(_judged, _blocking(step.judge), step.case))
+                self._future = self._ports.pool.submit(partial(judged, blocking(step.judge), step.case))
             except JudgeError as error:  # the pool is full
                 resume = partial(self._flow.throw, error)
                 continue
             self._judge, self._deadline = step.judge, time.monotonic() + self._ports.timeout
             return
-
-
-def _blocking(judge: AnyJudge) -> Judge:
-    if not judges.blocks(judge):
-        raise UsageError(f"judge {judge.name!r} can only be awaited: use acheck, areply or astream")
-    return judge
 
 
 def _one_ask(ask: Ask) -> Flow[Verdict]:
@@ -203,7 +124,7 @@ def drive(flow: Flow[T], ports: Ports, outcome: Outcome[T]) -> Iterator[Delta]: 
                 case Ask(judge, case):
                     try:
                         quick = judge.inline
-                        answer = _judged(_blocking(judge), case) if quick else _Task(_one_ask(step), ports).wait()
+                        answer = judged(blocking(judge), case) if quick else _Task(_one_ask(step), ports).wait()
                     except JudgeError as error:
                         answer = error
                 case Record(ruling, config):
@@ -288,9 +209,9 @@ class _ATask(Generic[T]):
     __slots__ = ("_result", "future")
 
     def __init__(self, flow: Flow[T], ports: Ports) -> None:
-        step = _inline(flow, ports, partial(flow.send, None))
-        self._result: T = step.result if isinstance(step, _Ended) else _UNSET
-        self.future = None if isinstance(step, _Ended) else asyncio.ensure_future(_settle(flow, ports, step))
+        step = inline(flow, ports, partial(flow.send, None))
+        self._result: T = step.result if isinstance(step, Ended) else _UNSET
+        self.future = None if isinstance(step, Ended) else asyncio.ensure_future(settle(flow, ports, step))
 
     @property
     def ready(self) -> bool:
@@ -298,38 +219,6 @@ class _ATask(Generic[T]):
 
     async def wait(self) -> T:
         return self._result if self.future is None else await self.future
-
-
-async def _ask(judge: AnyJudge, case: Case, ports: Ports) -> Verdict:
-    if hasattr(judge, "ajudge"):
-        try:
-            return _checked(judge, await asyncio.wait_for(judge.ajudge(case), ports.timeout), case)
-        except TimeoutError:
-            raise JudgeError(f"judge {judge.name!r} gave no verdict within {ports.timeout:g} s") from None
-        except JudgeError:
-            raise
-        except Exception as error:
-            raise JudgeError(f"judge {judge.name!r} raised {type(error).__name__}: {error}") from error
-    if judge.inline:
-        return _judged(judge, case)
-    future = asyncio.wrap_future(ports.pool.submit(partial(_judged, judge, case)))
-    try:
-        return await asyncio.wait_for(future, ports.timeout)
-    except TimeoutError:
-        raise _late(judge, ports) from None
-
-
-async def _settle(flow: Flow[T], ports: Ports, ask: Ask) -> T:
-    """Answer a begun flow's asks, from the given one on."""
-    while True:
-        try:
-            resume = partial(flow.send, await _ask(ask.judge, ask.case, ports))
-        except JudgeError as error:
-            resume = partial(flow.throw, error)
-        step = _inline(flow, ports, resume)
-        if isinstance(step, _Ended):
-            return step.result
-        ask = step
 
 
 async def adrive(  # noqa: C901, PLR0912, PLR0915  # one arm a step
@@ -360,7 +249,7 @@ async def adrive(  # noqa: C901, PLR0912, PLR0915  # one arm a step
                     answer = await cast("_ATask[Any]", ticket).wait()
                 case Ask(judge, case):
                     try:
-                        answer = await _ask(judge, case, ports)
+                        answer = await ask(judge, case, ports)
                     except JudgeError as error:
                         answer = error
                 case Record(ruling, config):

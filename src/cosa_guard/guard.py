@@ -60,10 +60,10 @@ def _judge(judge: JudgeLike) -> AnyJudge:
     if callable(judge):
         return _Function(judge, getattr(judge, "__name__", type(judge).__name__))
     missing = [part for part in ("name", "inline", "covers", "holdback", "judge") if not hasattr(judge, part)]
-    lacks = f"; as an object it lacks {', '.join(missing)}" if hasattr(judge, "judge") else ""
+    lacks = f" (this one lacks {', '.join(missing)})" if hasattr(judge, "judge") else ""
     raise UsageError(
-        f"{judge!r} is no judge{lacks}. Give a name ({', '.join(judges_registry.names())}), a function of a case, "
-        "or an object like cosa_guard.Judge"
+        f"{judge!r} is no judge: give a name ({', '.join(judges_registry.names())}), a function of a case, "
+        f"or an object like cosa_guard.Judge{lacks}"
     )
 
 
@@ -271,7 +271,7 @@ class _Reported:
             UsageError: the stream goes on.
         """
         if not self._ended:
-            raise UsageError("the report is there when the stream has ended: read it to its end, or close it")
+            raise UsageError("the report is there when the stream has ended: read the stream first, or close it")
         return self._report
 
 

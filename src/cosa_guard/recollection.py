@@ -29,7 +29,7 @@ class Recollection:
     """
 
     def __init__(self, *, key: bytes | None = None, capacity: int = 10_000) -> None:
-        self._key = key or secrets.token_bytes(32)
+        self._key = hashlib.blake2b(key or secrets.token_bytes(32)).digest()  # keys of any length
         self._capacity = capacity
         self._kinds: OrderedDict[bytes, Kind] = OrderedDict()
         self._lock = Lock()

@@ -7,6 +7,7 @@ import threading
 from functools import partial
 
 import pytest
+from tests.guard.build import PATIENCE, AwaitedJudge, Gate, OwnJudge, answered, clean, finder, guard, risks_config
 
 from cosa_guard import Guard
 from cosa_guard.drivers import Outcome, Ports, adrive, drive
@@ -15,7 +16,6 @@ from cosa_guard.pool import Pool
 from cosa_guard.steps import READY, Begin, Close, Emit, Open, Pull, Settle
 from cosa_guard.testing import AsyncFakeBackend, Capabilities, FakeBackend, ScriptedJudge, both
 from cosa_sdk.errors import BackendError, JudgeError, UsageError
-from tests.guard.build import PATIENCE, AwaitedJudge, Gate, OwnJudge, answered, clean, finder, guard, risks_config
 
 STORY = ["This is a sentence of the story. "] * 20
 CONFIG = risks_config()

@@ -8,17 +8,6 @@ from itertools import product
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-
-from cosa_guard import Guard
-from cosa_guard.audit import AuditError
-from cosa_guard.messages import Delta
-from cosa_guard.pool import Pool
-from cosa_guard.testing import FakeBackend, ScriptedJudge, both, chunked
-from cosa_guard.verdicts import Verdict
-from cosa_sdk import SafetyConfig
-from cosa_sdk.compile import partial_note
-from cosa_sdk.decide import Evidence
-from cosa_sdk.errors import JudgeError
 from tests.guard.build import (
     AwaitedJudge,
     Gate,
@@ -31,6 +20,17 @@ from tests.guard.build import (
     terms_config,
     watched,
 )
+
+from cosa_guard import Guard
+from cosa_guard.audit import AuditError
+from cosa_guard.messages import Delta
+from cosa_guard.pool import Pool
+from cosa_guard.testing import FakeBackend, ScriptedJudge, both, chunked
+from cosa_guard.verdicts import Verdict
+from cosa_sdk import SafetyConfig
+from cosa_sdk.compile import partial_note
+from cosa_sdk.decide import Evidence
+from cosa_sdk.errors import JudgeError
 
 REFUSAL = "This assistant can't help with that."
 RISKS = finder(violence=["fight"], drugs=["pill"])
@@ -388,6 +388,8 @@ BROKEN = {
     "true": returning(True),
     "a dict": returning({"outcome": "compliant"}),
     "no evidence": returning(Verdict(judge="x", evidence=None)),
+    "ids that are numbers": returning(Verdict(judge="x", evidence=Evidence(found=frozenset({5})))),
+    "an id that nobody has": returning(Verdict(judge="x", evidence=Evidence(found=frozenset({"drug"})))),
     "a dict as evidence": returning(Verdict(judge="x", evidence={"found": []})),
     "error on a thread": lambda: OwnJudge(raising(ValueError("boom"))().function, inline=False),
     "nonsense on a thread": lambda: OwnJudge(lambda case: "yes", inline=False),

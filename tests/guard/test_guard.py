@@ -6,6 +6,7 @@ import asyncio
 import threading
 
 import pytest
+from tests.guard.build import AwaitedJudge, OwnJudge, clean, finder, guard, risks_config, terms_config
 
 import cosa_guard
 from cosa_guard import Adapter, Blocked, Guard, Sampling
@@ -16,7 +17,6 @@ from cosa_guard.verdicts import Verdict
 from cosa_sdk import SafetyConfig
 from cosa_sdk.decide import Evidence
 from cosa_sdk.errors import UnknownName, UsageError
-from tests.guard.build import AwaitedJudge, OwnJudge, clean, finder, guard, risks_config, terms_config
 
 CONFIG = risks_config()
 REFUSAL = "This assistant can't help with that."
@@ -81,7 +81,7 @@ def test_what_is_no_config(config):
 
 @pytest.mark.parametrize("judge", [5, object(), None, b"rules", [5], ["rules", object()]])
 def test_what_is_no_judge(judge):
-    with pytest.raises(UsageError, match=r"is no judge: give a name \(model, rules"):
+    with pytest.raises(UsageError, match=r"(?s)is no judge.*rules"):
         Guard(CONFIG, judge=judge, accept_unexamined=True)
 
 
@@ -97,7 +97,7 @@ def test_unknown_names_say_what_was_meant():
         Guard(CONFIG, judge=finder()(), backend="locale")
 
 
-@pytest.mark.parametrize("backend", [5, object(), FakeBackend.stream, ["local"]])
+@pytest.mark.parametrize("backend", [5, object(), FakeBackend, FakeBackend.stream, ["local"]])
 def test_what_is_no_backend(backend):
     with pytest.raises(UsageError, match="is no backend: give a name"):
         Guard(CONFIG, judge=finder()(), backend=backend)
@@ -237,7 +237,7 @@ def test_the_report_is_there_when_the_stream_has_ended():
     one = Guard(CONFIG, judge=finder()(), backend=FakeBackend("Hello."))
     stream = one.stream("Hi.")
 
-    with pytest.raises(UsageError, match="read the stream first"):
+    with pytest.raises(UsageError, match="when the stream has ended"):
         stream.report  # noqa: B018  # a property
     assert ["Hello.", ""] == [piece.text for piece in stream]
     assert "pass" == stream.report.act
@@ -247,7 +247,7 @@ def test_the_report_is_there_when_the_stream_has_ended():
 def test_the_report_is_there_when_an_awaited_stream_has_ended():
     async def run():
         stream = Guard(CONFIG, judge=finder()(), backend=AsyncFakeBackend("Hello.")).astream("Hi.")
-        with pytest.raises(UsageError, match="read the stream first"):
+        with pytest.raises(UsageError, match="when the stream has ended"):
             stream.report  # noqa: B018  # a property
         return [piece.text async for piece in stream], stream.report.act
 

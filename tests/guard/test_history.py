@@ -7,6 +7,7 @@ import asyncio
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from tests.guard.build import answered, finder, guard, risks_config, terms_config, watched
 
 from cosa_guard import Guard
 from cosa_guard.conversation import DECLINED, admit, as_messages
@@ -14,7 +15,6 @@ from cosa_guard.messages import Message
 from cosa_guard.recollection import Recollection
 from cosa_guard.testing import FakeBackend, ScriptedJudge, both
 from cosa_sdk.errors import PromptTooLong, UsageError
-from tests.guard.build import answered, finder, guard, risks_config, terms_config, watched
 
 REFUSAL = "This assistant can't help with that."
 WORDS = terms_config("bomb")

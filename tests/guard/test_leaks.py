@@ -12,10 +12,10 @@ import unicodedata
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
+from tests.guard.build import CHUNKINGS, TwoColoured, answered, guard, masked, terms_config
 
 from cosa_guard.testing import Transcript, chunked
 from cosa_guard.window import UNIT
-from tests.guard.build import CHUNKINGS, answered, guard, masked, terms_config
 
 TERMS = ("bomb", "Acme Pictures", {"regex": r"zx\d{2,5}"})
 REFUSAL = "This assistant can't help with that."
@@ -116,7 +116,7 @@ def guarded(said, sizes, output, stream, *, awaited=True):
     """Sync and (when `awaited`) async, compared; what was out after each piece, and the report."""
     config, pieces = CONFIGS[output, stream], chunked(said, sizes) or [""]
     if awaited:
-        transcript = answered(config, pieces)
+        transcript = answered(config, backend=lambda: TwoColoured(pieces))
     else:
         released = guard(config, pieces).stream("Hello there.")
         transcript = Transcript(tuple(released), released.report)
@@ -165,7 +165,7 @@ def test_nobody_reads_a_forbidden_term(said, sizes, output):
 @pytest.mark.slow
 @tries(10_000)
 def test_nobody_reads_a_forbidden_term_in_ten_thousand_tries(said, sizes, output):
-    # The async side crosses threads with every piece: one try in ten is enough of it here, the test above has more.
+    # One asynchronous try in ten is enough here: the test above has more.
     holds(said, sizes, output, awaited=len(said) % 10 == 0)
 
 

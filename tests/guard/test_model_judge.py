@@ -9,6 +9,7 @@ import re
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from tests.guard.build import answered, risks_config
 
 from cosa_guard import Guard, judges
 from cosa_guard.judges import model as model_judge
@@ -20,7 +21,6 @@ from cosa_guard.verdicts import Case
 from cosa_sdk.compile import compile as compile_config
 from cosa_sdk.decide import decide
 from cosa_sdk.errors import BackendError, JudgeError, PromptTooLong, UsageError
-from tests.guard.build import answered, risks_config
 
 CONFIG = risks_config()
 REFUSAL = "This assistant can't help with that."

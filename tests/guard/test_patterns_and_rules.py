@@ -9,6 +9,7 @@ import string
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
+from tests.guard.build import guard, terms_config
 
 from cosa_guard.judges import pii
 from cosa_guard.judges.rules import Rules, make
@@ -16,7 +17,6 @@ from cosa_guard.messages import Message
 from cosa_guard.verdicts import Case
 from cosa_sdk import SafetyConfig, patterns
 from cosa_sdk.errors import ConfigError, UsageError
-from tests.guard.build import guard, terms_config
 
 judge = Rules().judge
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
+from tests.guard.build import masked
 
 from cosa_guard.release import MASK, Release
-from tests.guard.build import masked
 
 SPANS = st.lists(st.tuples(st.integers(0, 29), st.integers(1, 12)).map(lambda pair: (pair[0], pair[0] + pair[1])), max_size=6)
 CUTS = st.lists(st.integers(0, 30), max_size=8).map(sorted)

@@ -1,0 +1,143 @@
+"""Having judges answer: whatever a judge does, it comes back as a verdict or a `JudgeError`, in time."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, Generic, TypeVar
+
+from cosa_guard.backends.base import AnyBackend
+from cosa_guard.judges import base as judges
+from cosa_guard.judges.base import AnyJudge, Judge
+from cosa_guard.pool import Pool
+from cosa_guard.steps import Ask, Flow, Record, Step
+from cosa_guard.verdicts import Case, Ruling, Verdict
+from cosa_sdk.decide import Evidence
+from cosa_sdk.errors import JudgeError, UsageError, nearest
+
+__all__ = ["Ended", "Ports", "ask", "blocking", "inline", "judged", "late", "settle"]
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ports:
+    """What a driver works with."""
+
+    backend: AnyBackend | None
+    pool: Pool
+    timeout: float
+    """Seconds that one judge may take for one case."""
+    record: Callable[[Ruling, str], None] | None = None
+    """Puts a ruling on record; returns when it is safe there."""
+
+
+def judged(judge: Judge, case: Case) -> Verdict:
+    """A verdict, or `JudgeError` whatever the judge does."""
+    try:
+        return _checked(judge, judge.judge(case), case)
+    except JudgeError:
+        raise
+    except Exception as error:
+        raise JudgeError(f"judge {judge.name!r} raised {type(error).__name__}: {error}") from error
+
+
+def _checked(judge: AnyJudge, verdict: Any, case: Case) -> Verdict:
+    if not isinstance(verdict, Verdict):
+        raise JudgeError(f"judge {judge.name!r} answered {type(verdict).__name__}, not a Verdict")
+    if not isinstance(verdict.evidence, Evidence):
+        raise JudgeError(f"judge {judge.name!r} gave {type(verdict.evidence).__name__} as evidence, not an Evidence")
+    unknown = (verdict.evidence.found | verdict.evidence.examined) - case.config.elements
+    if unknown:
+        # Ignored, a misspelt id would turn its rule off without a word.
+        name = min(unknown)
+        meant = nearest(name, case.config.elements)
+        hint = f"; did you mean {meant!r}?" if meant else f"; the config has {', '.join(sorted(case.config.elements))}"
+        raise JudgeError(f"judge {judge.name!r} reported the unknown id {name!r}{hint}")
+    return verdict
+
+
+def late(judge: AnyJudge, ports: Ports) -> JudgeError:
+    """The error of a judge whose time is up; its thread is counted as given up on."""
+    ports.pool.abandoned += 1
+    return JudgeError(f"judge {judge.name!r} gave no verdict within {ports.timeout:g} s")
+
+
+@dataclass(frozen=True, slots=True)
+class Ended(Generic[T]):
+    """A begun flow has ended with this result."""
+
+    result: T
+
+
+def inline(flow: Flow[T], ports: Ports, resume: Callable[[], Step[Any]]) -> Ask | Ended[T]:
+    """Run a begun flow up to its next ask that takes time, or to its end."""
+    while True:
+        try:
+            step = resume()
+        except StopIteration as end:
+            return Ended(end.value)
+        match step:
+            case Ask(judge, case):
+                if not (judge.inline and judges.blocks(judge)):
+                    return step
+                try:
+                    resume = partial(flow.send, judged(judge, case))
+                except JudgeError as error:
+                    resume = partial(flow.throw, error)
+            case Record(ruling, config):
+                if ports.record:
+                    ports.record(ruling, config)
+                resume = partial(flow.send, None)
+            case _:
+                raise TypeError(f"a begun flow may only ask and record, not {type(step).__name__}")
+
+
+def blocking(judge: AnyJudge) -> Judge:
+    """The judge, if it can be called without awaiting.
+
+    Raises:
+        UsageError: it cannot.
+    """
+    if not judges.blocks(judge):
+        raise UsageError(f"judge {judge.name!r} can only be awaited: use acheck, areply or astream")
+    return judge
+
+
+async def ask(judge: AnyJudge, case: Case, ports: Ports) -> Verdict:
+    """One verdict, awaited; a blocking judge that takes time runs on the pool.
+
+    Raises:
+        JudgeError: whatever the judge did instead of answering in time.
+    """
+    if hasattr(judge, "ajudge"):
+        try:
+            return _checked(judge, await asyncio.wait_for(judge.ajudge(case), ports.timeout), case)
+        except TimeoutError:
+            raise JudgeError(f"judge {judge.name!r} gave no verdict within {ports.timeout:g} s") from None
+        except JudgeError:
+            raise
+        except Exception as error:
+            raise JudgeError(f"judge {judge.name!r} raised {type(error).__name__}: {error}") from error
+    if judge.inline:
+        return judged(judge, case)
+    future = asyncio.wrap_future(ports.pool.submit(partial(judged, judge, case)))
+    try:
+        return await asyncio.wait_for(future, ports.timeout)
+    except TimeoutError:
+        raise late(judge, ports) from None
+
+
+async def settle(flow: Flow[T], ports: Ports, first: Ask) -> T:
+    """Answer a begun flow's asks, from the given one on."""
+    while True:
+        try:
+            resume = partial(flow.send, await ask(first.judge, first.case, ports))
+        except JudgeError as error:
+            resume = partial(flow.throw, error)
+        step = inline(flow, ports, resume)
+        if isinstance(step, Ended):
+            return step.result
+        first = step
