@@ -49,12 +49,12 @@ def _checked(judge: AnyJudge, verdict: Any, case: Case) -> Verdict:
         raise JudgeError(f"judge {judge.name!r} answered {type(verdict).__name__}, not a Verdict")
     if not isinstance(verdict.evidence, Evidence):
         raise JudgeError(f"judge {judge.name!r} gave {type(verdict.evidence).__name__} as evidence, not an Evidence")
-    unknown = (verdict.evidence.found | verdict.evidence.examined) - case.config.elements
-    if unknown:
+    evidence, known = verdict.evidence, case.config.elements
+    if not (evidence.found <= known and evidence.examined <= known):
         # Ignored, a misspelt id would turn its rule off without a word.
-        name = min(unknown)
-        meant = nearest(name, case.config.elements)
-        hint = f"; did you mean {meant!r}?" if meant else f"; the config has {', '.join(sorted(case.config.elements))}"
+        name = min((evidence.found | evidence.examined) - known)
+        meant = nearest(name, known)
+        hint = f"; did you mean {meant!r}?" if meant else f"; the config has {', '.join(sorted(known))}"
         raise JudgeError(f"judge {judge.name!r} reported the unknown id {name!r}{hint}")
     return verdict
 

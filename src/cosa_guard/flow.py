@@ -19,7 +19,7 @@ from cosa_guard.recollection import Kind, Recollection
 from cosa_guard.release import Release
 from cosa_guard.steps import READY, Ask, Begin, Close, Emit, Flow, Open, Pull, Record, Settle, Ticket
 from cosa_guard.verdicts import Case, Report, Ruling, Span, Verdict
-from cosa_guard.window import Unit, Window
+from cosa_guard.window import CONTEXT, Unit, Window
 from cosa_sdk.compile import feedback, partial_note
 from cosa_sdk.config import SafetyConfig
 from cosa_sdk.decide import Evidence, decide
@@ -224,7 +224,9 @@ class _Candidate:
         self._report = parent.report
         self._mode = parent.mode
         self._request = request
-        self._window = Window(holdback=parent.policy.holdback)
+        self._windowed = all(getattr(judge, "windowed", False) for judge in parent.policy.judges)
+        """Every judge finds in the units all that it would find in the whole, and needs no context to."""
+        self._window = Window(holdback=parent.policy.holdback, context=0 if self._windowed else CONTEXT)
         self._release = Release()
         self._pending: deque[tuple[Unit, Ticket[Ruling]]] = deque()
         self._finish: Finish = "stop"
@@ -279,7 +281,7 @@ class _Candidate:
         if not self._act_on(ruling, unit.start):
             self._report.late = self._release.position > self._passed
             return False
-        if unit.final and unit.start and not all(getattr(judge, "windowed", False) for judge in self._policy.judges):
+        if unit.final and unit.start and not self._windowed:
             # Judges that read for meaning may see in the whole what no part shows.
             whole = yield from screen(self._policy, self._case(self._window.text, 0, final=True))
             self._note(whole)

@@ -29,6 +29,7 @@ __all__ = ["AsyncGuardStream", "Guard", "GuardStream"]
 WIDEST = 24_000
 """Most characters of a conversation that are judged and shown to the model: about 6,000 tokens."""
 JUDGE_TIMEOUT = 60.0
+_GREEDY = Sampling()
 
 JudgeLike = str | AnyJudge | Callable[[Case], Verdict]
 Record = Callable[[Ruling, str], None]
@@ -237,7 +238,7 @@ class Guard:
         if sampling is not None and not isinstance(sampling, Sampling):
             raise UsageError(f"sampling={sampling!r}: give a cosa_guard.Sampling(…)")
         report = Report(config=self.config.digest)
-        return converse(self._policy, self._admit(messages), sampling or Sampling(), mode, report), report
+        return converse(self._policy, self._admit(messages), sampling or _GREEDY, mode, report), report
 
     @staticmethod
     def _reply(pieces: list[Delta], report: Report, *, raise_on_block: bool) -> Reply:
