@@ -263,6 +263,7 @@ def test_closing_ends_judges_that_were_begun():
     async def judge(case):
         if case.stage == "output" and case.start + len(case.text) > 100:
             state["entered"] += 1
+            state["begun"].set()
             try:
                 await asyncio.Event().wait()
             finally:
@@ -270,13 +271,13 @@ def test_closing_ends_judges_that_were_begun():
         return clean(case)
 
     async def run():
-        one = Guard(CONFIG, judge=AwaitedJudge(judge), backend=AsyncFakeBackend(STORY), judge_timeout=PATIENCE)
+        state["begun"] = asyncio.Event()
+        one = Guard(CONFIG, judge=AwaitedJudge(judge), backend=AsyncFakeBackend(STORY))
         async with one.astream("Hi.") as stream:
             for _ in range(3):
                 await anext(stream)
             waiting = asyncio.ensure_future(anext(stream))
-            while state["entered"] < 1:
-                await asyncio.sleep(0)
+            await asyncio.wait_for(state["begun"].wait(), PATIENCE)
             waiting.cancel()
             await asyncio.wait([waiting])
         return left_tasks()
