@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 
 import pytest
-from hypothesis import example, given
+from hypothesis import given
 from hypothesis import strategies as st
 from tests.guard.build import answered, finder, guard, risks_config, terms_config, watched
 
@@ -133,9 +133,6 @@ PLACES = st.tuples(PARTS, TURNS, PARTS)
 
 
 @given(PLACES, PLACES)
-@example(("a", [], "b"), ("", [], "ab"))
-@example(("", [Message("user", "a")], "b"), ("", [Message("user", "")], "ab"))
-@example(("", [Message("user", "ab")], "c"), ("", [Message("user", "a")], "bc"))
 def test_two_places_never_have_one_tag(one, other):
     memory = Recollection()
     memory.remember(*one, "reply")
