@@ -36,3 +36,23 @@ def test_example_runs(path, local_ready):
 @pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: path.name)
 def test_example_is_short(path):
     assert len(path.read_text("utf-8").splitlines()) <= 40
+
+
+def test_unseen_prompts_share_no_term_with_any_preset():
+    import tomllib
+
+    from cosa_guard import Case, judges
+    from cosa_sdk import presets
+
+    prompts = tomllib.loads((EXAMPLES[0].parent / "unseen_prompts.toml").read_text("utf-8"))
+    rules = judges.make("rules")
+    found = [
+        (name, prompt)
+        for name in presets.names()
+        for group in ("disallowed", "benign")
+        for prompt in prompts[group]
+        if rules.judge(Case(config=presets.load(name), stage="input", text=prompt)).evidence.found
+    ]
+
+    assert [10, 10] == [len(prompts[group]) for group in ("disallowed", "benign")]
+    assert [] == found
