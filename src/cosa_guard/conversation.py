@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, cast, get_args
 
+from cosa_guard.folding import whole_characters
 from cosa_guard.messages import Message, Role
 from cosa_guard.recollection import Recollection
 from cosa_sdk.errors import PromptTooLong, UsageError
@@ -71,7 +72,7 @@ def _message(item: MessageLike, place: int) -> Message:
         raise UsageError(f"messages[{place}] has the role {role!r}; choices: {', '.join(get_args(Role))}")
     if not isinstance(content, str):
         raise UsageError(f"messages[{place}].content is {type(content).__name__}; give text")
-    return Message(cast("Role", role), content, media)
+    return Message(cast("Role", role), whole_characters(content), media)
 
 
 def _parts(content: Any, place: int) -> tuple[Any, tuple[str, ...]]:

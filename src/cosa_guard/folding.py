@@ -8,12 +8,13 @@ reader cannot see fold to nothing.
 
 from __future__ import annotations
 
+import re
 import unicodedata
 from bisect import bisect_right
 from dataclasses import dataclass
 from itertools import accumulate
 
-__all__ = ["INVISIBLE_RUN", "Folded", "fold", "folded_length", "is_invisible"]
+__all__ = ["INVISIBLE_RUN", "Folded", "fold", "folded_length", "is_invisible", "whole_characters"]
 
 INVISIBLE_RUN = 64
 """Longest run of invisible characters that passes; the rest of a longer run is cut from the text."""
@@ -37,6 +38,16 @@ _DIACRITICS = (
     *((0x0300, 0x036F), (0x0483, 0x0489), (0x1AB0, 0x1AFF)),
     *((0x1DC0, 0x1DFF), (0x20D0, 0x20FF), (0xFE20, 0xFE2F)),
 )
+
+
+_HALF = re.compile("[\ud800-\udfff]")
+
+
+def whole_characters(text: str) -> str:
+    """The text with halves of characters (surrogates) joined, and those without their other half replaced."""
+    if text.isascii() or not _HALF.search(text):
+        return text
+    return text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
 
 
 def is_invisible(char: str) -> bool:

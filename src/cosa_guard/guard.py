@@ -13,6 +13,7 @@ from cosa_guard.backends.base import AnyBackend, AsyncBackend, Backend, blocks
 from cosa_guard.conversation import Conversation, MessageLike, admit, as_messages
 from cosa_guard.drivers import Outcome, Ports, adrive, drive
 from cosa_guard.flow import Mode, Policy, converse, screen
+from cosa_guard.folding import whole_characters
 from cosa_guard.judges.base import AnyJudge, AsyncJudge, Judge
 from cosa_guard.messages import Adapter, Delta, Finish, Message, Reply, Sampling, Usage
 from cosa_guard.pool import Pool
@@ -208,8 +209,8 @@ class Guard:
             raise UsageError(f"check takes text, not {type(text).__name__}")
         if stage not in get_args(Stage):
             raise UnknownName("stage", str(stage), get_args(Stage))
-        turns = (Message("user", prompt),) if prompt is not None else ()
-        return Case(config=self.config, stage=stage, text=text, turns=turns)
+        turns = (Message("user", whole_characters(prompt)),) if prompt is not None else ()
+        return Case(config=self.config, stage=stage, text=whole_characters(text), turns=turns)
 
     def _admit(self, messages: str | Iterable[MessageLike]) -> Conversation:
         return admit(

@@ -11,7 +11,7 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from cosa_guard.folding import INVISIBLE_RUN, folded_length, is_invisible
+from cosa_guard.folding import INVISIBLE_RUN, folded_length, is_invisible, whole_characters
 
 __all__ = ["Unit", "Window"]
 
@@ -144,10 +144,9 @@ class Window:
             return piece
         if self._half:
             piece, self._half = self._half + piece, ""
-        if any("\ud800" <= char <= "\udfff" for char in piece):
-            if _HIGH[0] <= piece[-1] <= _HIGH[1]:
-                piece, self._half = piece[:-1], piece[-1]
-            piece = piece.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
+        if piece and _HIGH[0] <= piece[-1] <= _HIGH[1]:
+            piece, self._half = piece[:-1], piece[-1]
+        piece = whole_characters(piece)
         kept: list[str] = []
         for char in piece:
             self._invisible = self._invisible + 1 if is_invisible(char) else 0

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from cosa_guard.folding import fold, folded_length, is_invisible
+from cosa_guard.folding import fold, folded_length, is_invisible, whole_characters
 
 TRICKY = st.sampled_from(
     "aAéÉßﬁﷺ①Ⅻ㎏ａＡ𝔞𝓑аρ’—\u00ad\u200b\u200d\u0301\u0308\ufe0f\u3164\U000e0041İıςΣ가각\n\r\t\u00a0\u2028\x00\ud800"
@@ -159,3 +159,11 @@ def test_control_characters_are_invisible_and_spaces_are_not():
 @pytest.mark.parametrize("half", ["\ud835", "\udd1f", "\udfff"])
 def test_half_a_character_folds_to_what_every_engine_takes(half):
     assert fold(f"a{half}b").text.encode("utf-8")
+
+
+@pytest.mark.parametrize(
+    ("halves", "text"),
+    [("", ""), ("a", "a"), ("é", "é"), ("\ud835\udd1f", "\U0001d51f"), ("a\ud835", "a\ufffd"), ("\udd1f\ud835", "\ufffd\ufffd"), ("\ud835x\udd1f", "\ufffdx\ufffd")],
+)
+def test_halves_of_characters_are_joined_or_replaced(halves, text):
+    assert text == whole_characters(halves)

@@ -361,6 +361,23 @@ def test_a_chat_goes_on_after_refused_media():
     assert "Fine." == one.reply([*turns, user("Without it, then.")]).text
 
 
+@pytest.mark.parametrize("place", [0, 1])
+def test_a_term_in_halves_of_characters_is_read_as_a_model_would(place):
+    # JSON joins them on its way to a model, so a judge must not see anything else.
+    halves = "\ud835\udd1f\ud835\udd2c\ud835\udd2a\ud835\udd1f"
+    messages = [user(f"A {halves}?"), user("Well?")][: place + 1]
+
+    assert REFUSAL == answered(WORDS, "Fine.", messages).text
+    assert "violates" == guard(WORDS).check(halves).outcome
+
+
+@pytest.mark.parametrize("content", ["\ud83d", [{"type": "text", "text": "\ude00"}]])
+def test_what_reaches_a_backend_can_be_encoded(content):
+    _, (backend, _) = watched(WORDS, "Fine.", [{"role": "user", "content": content}, Message("user", "\ud83d")])
+
+    assert all(message.content.encode("utf-8") for message in backend.requests[0].messages)
+
+
 # --- what callers may write ---
 
 
