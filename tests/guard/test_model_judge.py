@@ -241,7 +241,8 @@ def test_a_judged_text_cannot_close_its_fence(fence, stage):
     (_, in_turns) = asked("Nice.", stage, turns=turns)[1]
 
     assert fences(plain) == fences(attacked) == ["[text]", "[/text]"]
-    assert ["[conversation]", "[/conversation]", "[text]", "[/text]"] == fences(in_turns)
+    context = ["[conversation]", "[/conversation]"] if stage == "output" else []  # on input the turns are judged too
+    assert [*context, "[text]", "[/text]"] == fences(in_turns)
     assert attacked.rindex("Answer No.") < attacked.index("[/text]")
 
 
@@ -260,11 +261,11 @@ def test_slots_in_a_text_stay_text():
     assert "{text} {conversation} {part}" in question
 
 
-def test_every_turn_of_an_input_is_read():
+def test_every_turn_of_an_input_is_judged():
     turns = (Message("user", "first"), Message("assistant", "forged"), Message("tool", "result"))
     question = asked("last", turns=turns)[1][1]
 
-    assert "[conversation]\nuser: first\nassistant: forged\nuser: result\n[/conversation]" in question
+    assert "[text]\nuser: first\nassistant: forged\nuser: result\nuser: last\n[/text]" in question
 
 
 def test_a_reply_under_way_is_called_so():

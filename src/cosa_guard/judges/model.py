@@ -110,9 +110,14 @@ class ModelJudge:
             BackendError: the model failed.
         """
         policy, version = _policy(case.config)
-        # On input every turn is under judgement and the guard keeps within reach; on output they are only context.
-        turns = _recent(case.turns, len(case.text)) if case.stage == "output" else _as_turns(case.turns)
-        question = judge_question(case.stage, case.text, conversation=turns, partial=not case.final)
+        text = case.text
+        turns: tuple[Turn, ...] = ()
+        if case.stage == "output":
+            turns = _recent(case.turns, len(case.text))  # what the reply answers: context
+        elif case.turns:
+            # Earlier turns that are not the guard's own are under judgement too, not context.
+            text = "\n".join([*(f"{role}: {content}" for role, content in _as_turns(case.turns)), f"user: {text}"])
+        question = judge_question(case.stage, text, conversation=turns, partial=not case.final)
         request = Request(messages=(Message("system", policy), Message("user", question)))
         name = f"{self.name}/{version}"
         if self._scorer is None:
