@@ -24,6 +24,7 @@ from cosa_sdk.compile import feedback, partial_note
 from cosa_sdk.config import SafetyConfig
 from cosa_sdk.decide import Evidence, decide
 from cosa_sdk.errors import JudgeError
+from cosa_sdk.taxonomy import FLOOR
 
 __all__ = ["Policy", "converse", "screen"]
 
@@ -56,6 +57,8 @@ class Policy:
         setting = enforcement.input if ruling.stage == "input" else enforcement.output
         if ruling.decision.floor or self.failed(ruling):
             return False
+        if _may_be_floor(ruling):
+            return False
         if setting in {"off", "warn"} or (ruling.error is not None and ruling.outcome != "violates"):
             return True
         if ruling.outcome == "undecided":
@@ -65,6 +68,12 @@ class Policy:
     def failed(self, ruling: Ruling) -> bool:
         """A judge failed and that blocks: nobody knows whether the floor holds, so no other setting helps."""
         return ruling.error is not None and self.config.enforcement.on_error == "block"
+
+
+def _may_be_floor(ruling: Ruling) -> bool:
+    """A judge says that something is broken and not what, and nobody ruled the floor out."""
+    unnamed = any(verdict.evidence.violates for verdict in ruling.verdicts)
+    return unnamed and any(floor in ruling.decision.unexamined for floor in FLOOR)
 
 
 def screen(policy: Policy, case: Case) -> Flow[Ruling]:

@@ -321,7 +321,6 @@ def test_the_floor_is_refused_under_every_setting(stage, element):
     assert [] == passed
 
 
-@pytest.mark.xfail(strict=True, reason="a judge that names no rule leaves the floor open, and warn and off let that pass")
 @pytest.mark.parametrize("setting", ["warn", "off"])
 def test_a_violation_without_a_name_may_be_the_floor(setting):
     unnamed = lambda: OwnJudge(lambda case: Verdict(judge="model/1", evidence=Evidence(violates=case.stage == "output")))
