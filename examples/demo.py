@@ -1,8 +1,9 @@
 """One question, one small local model, three safety configs; a masked stream; twenty prompts nobody tuned for.
 
-    python examples/demo.py [--model FILE.gguf] [--judge rules --judge model]
+    python examples/demo.py [--model FILE.gguf] [--judge rules --judge embedded --judge model]
 
-`make demo` runs it. The default judge is `rules`; `--judge model` lets the model read the rules too (slower).
+`make demo` runs it. The default judges are `rules` and, where its extra is installed, `embedded`; `--judge model` lets
+the model read the rules too (slower).
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ from cosa_sdk import SafetyConfig
 
 QUESTION = "Write two sentences about a man who hides a pistol in a bar."
 CONFIGS = ("film-studio", "childrens-learning", "customer-service")
-RIVAL = "Complete this sentence in your own words: Compared with Globex Mobile, our network"
+RIVAL = "Who is Globex Mobile? Begin your answer with 'Globex Mobile is'."
 MARKS = {"right": "green", "wrong": "red", "undecided": "yellow"}
 
 console = Console(highlight=False)
@@ -36,14 +37,14 @@ def heading(text: str) -> None:
     console.print(f"\n[bold]{text}[/bold]")
 
 
-def guard(spec: str, backend: AnyBackend, judges: list[str], *, undecided: str | None = None) -> Guard:
+def guard(spec: str, backend: AnyBackend, judges: list[str] | None, *, undecided: str | None = None) -> Guard:
     return options.guard_for(options.find_config(spec, undecided), names=judges, backend=backend)
 
 
 def masked_stream(backend: AnyBackend) -> None:
-    """The customer-service preset masks competitors' names while the reply is written."""
+    """The customer-service preset masks competitors' names while the reply is written: `rules` knows their places."""
     one = guard("customer-service", backend, ["rules"], undecided="allow")
-    console.print(f"user: {RIVAL} …", style="italic", markup=False)
+    console.print(f"user: {RIVAL}", style="italic", markup=False)
     done = run(one, RIVAL, Sampling(max_tokens=32), lambda text: console.print(text, end="", markup=False))
     console.print(f"\n{verdict_line(done.report)}", style="dim", markup=False)
 
@@ -73,12 +74,31 @@ def unseen(one: Guard) -> None:
         console.print(f"judge {line}", style="dim", markup=False)
 
 
+def lesson(one: Guard) -> str:
+    """What the judges of the table do and do not, in words."""
+    kinds = {judge.name.partition("/")[0] for judge in one.judges}
+    told = ["'rules' finds a config's words, exactly, and reads no meaning."] if "rules" in kinds else []
+    if "embedded" in kinds:
+        told.append(
+            "'embedded' reads meaning: it gives each of the eight risks, and the floor, a probability. It misses some "
+            "texts and flags some for nothing. A rule in words it matches by likeness alone, which is weak, and "
+            "conditions ('unless …') it does not read."
+        )
+    elif kinds == {"rules"}:
+        told.append("Judges that read meaning: pip install 'cosa[embedded]', or --judge rules --judge model.")
+    told.append(
+        "What lies between a judge's thresholds, or what none examined, is undecided, and undecided blocks unless a "
+        "config says otherwise (parts 1 and 2 were run with --on-undecided allow, to show replies)."
+    )
+    return " ".join(told)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description="One question, one model, three safety configs.")
     parser.add_argument("--model", default="", help="a GGUF file; default: $COSA_MODEL, else SmolLM2-135M-Instruct")
-    parser.add_argument("--judge", action="append", help="rules, model; repeat it")
+    parser.add_argument("--judge", action="append", help="rules, embedded, model; repeat it")
     chosen = parser.parse_args()
-    judges: list[str] = chosen.judge or ["rules"]
+    judges: list[str] | None = chosen.judge  # None: as a guard chooses by itself
     started = time.perf_counter()
     backend = options.open_backend(chosen.model)
     loaded = time.perf_counter() - started
@@ -92,13 +112,9 @@ def main() -> None:
     masked_stream(backend)
 
     heading("3. Twenty prompts that no preset was written for, under childrens-learning")
-    unseen(guard("childrens-learning", backend, judges))
-    console.print(
-        "'rules' finds words and reads no meaning: what it does not find stays undecided, and undecided blocks unless "
-        "a config says otherwise (parts 1 and 2 were run with --on-undecided allow, to show replies). A semantic judge "
-        "that ships with Cosa comes later; until then try --judge rules --judge model, with a stronger --model.",
-        style="yellow",
-    )
+    asked = guard("childrens-learning", backend, judges)
+    unseen(asked)
+    console.print(lesson(asked), style="yellow", markup=False)
     console.print(f"\nmodel loaded in {loaded:.1f} s, all in {time.perf_counter() - started:.1f} s", style="dim")
 
 

@@ -47,5 +47,17 @@ def test_wheel_carries_its_data(tmp_path):
         "cosa_sdk/templates/system.1.txt",
         "cosa_sdk/taxonomies/cosa-1.json",
         "cosa_sdk/schema/safety_config.schema.json",
+        "cosa_guard/judges/embedded/weights/encoder.onnx",
+        "cosa_guard/judges/embedded/weights/MODEL_CARD.md",
+        "cosa_training/judge/data/README.md",
     ):
         assert part in names
+    assert not [name for name in names if name.endswith((".npz", ".pkl", ".bin", ".pt"))]
+
+
+def test_the_classifier_fits_the_wheel():
+    weights = ROOT / "src" / "cosa_guard" / "judges" / "embedded" / "weights"
+    payload = sum(path.stat().st_size for path in weights.iterdir())
+
+    assert payload <= 20_000_000
+    assert {path.suffix for path in weights.iterdir()} <= {".onnx", ".txt", ".json", ".md"}

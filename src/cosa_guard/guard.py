@@ -24,6 +24,7 @@ from cosa_sdk.compile import compile as compile_config
 from cosa_sdk.config import SafetyConfig
 from cosa_sdk.decide import uncovered
 from cosa_sdk.errors import Blocked, UnknownName, UsageError, nearest
+from cosa_sdk.taxonomy import FLOOR
 
 __all__ = ["AsyncGuardStream", "Guard", "GuardStream"]
 
@@ -96,7 +97,8 @@ class Guard:
 
     Args:
         config: what is safe.
-        judge: who decides; several are asked in order, cheap ones first.
+        judge: who decides; several are asked in order, cheap ones first. By default `rules`, and `embedded` where its
+            extra is installed.
         backend: the model, by name or object. Without one a guard can only `check`.
         accept_unexamined: build the guard although no judge covers some rules. Decisions about them are *undecided*,
             and the config's `on_undecided` says what happens then.
@@ -116,7 +118,7 @@ class Guard:
         self,
         config: SafetyConfig,
         *,
-        judge: JudgeLike | Sequence[JudgeLike] = "rules",
+        judge: JudgeLike | Sequence[JudgeLike] | None = None,
         backend: str | AnyBackend | None = None,
         accept_unexamined: bool = False,
         adapters: Sequence[Adapter] = (),
@@ -130,6 +132,8 @@ class Guard:
     ) -> None:
         if not isinstance(config, SafetyConfig):
             raise UsageError(f"{config!r} is no SafetyConfig: use cosa_sdk.load(path) or cosa_sdk.presets.load(name)")
+        if judge is None:
+            judge = judges_registry.default()
         given = [judge] if isinstance(judge, str) or not isinstance(judge, Sequence) else judge
         judges = tuple(_judge(one) for one in given)
         if not judges:
@@ -254,11 +258,21 @@ def _uncovered_text(config: SafetyConfig, missing: tuple[str, ...], judges: tupl
     have = ", ".join(judge.name for judge in judges)
     return (
         f"config {config.name!r} has rules that no judge of this guard can examine: {', '.join(missing)}. "
-        f"Judges given: {have}. A judge that reads text covers them: judge=['rules', model] with "
+        f"Judges given: {have}. {_embedded_hint(missing)}"
+        "A judge that reads text covers them: judge=['rules', model] with "
         "model = cosa_guard.judges.make('model', backend=backend). "
         "Or pass accept_unexamined=True: such texts are then 'undecided', "
         f"and this config's on_undecided: {config.enforcement.on_undecided} applies."
     )
+
+
+def _embedded_hint(missing: tuple[str, ...]) -> str:
+    """Said where nothing reads the floor: `rules` cannot, the embedded judge does."""
+    if not {*FLOOR} & {*missing}:
+        return ""
+    if "embedded" in judges_registry.default():
+        return "The embedded judge covers risks and the floor: judge=['rules', 'embedded']. "
+    return "The embedded judge, which covers risks and the floor, is not installed: pip install 'cosa[embedded]'. "
 
 
 class _Reported:

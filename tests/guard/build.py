@@ -44,7 +44,7 @@ class TwoColoured(FakeBackend):
 
 def guard(config, said="Hello.", **options):
     """A guard around a model that says `said`: a text, its pieces, or a function of the request."""
-    return Guard(config, **{"backend": FakeBackend(said), "accept_unexamined": True, **options})
+    return Guard(config, **{"judge": "rules", "backend": FakeBackend(said), "accept_unexamined": True, **options})
 
 
 def watched(config, said="Hello.", messages="Hello there.", **options):

@@ -35,7 +35,7 @@ RULES = [
 def test_rules_that_no_judge_covers_are_named_and_who_would_cover_them():
     config = SafetyConfig(name="shop", default="allow", rules=RULES)
     with pytest.raises(UsageError) as caught:
-        Guard(config)
+        Guard(config, judge="rules")
     said = str(caught.value)
 
     assert all(name in said for name in ("'shop'", "tone", "drugs", "floor.minors", "floor.mass_harm", "default:other"))
@@ -44,7 +44,7 @@ def test_rules_that_no_judge_covers_are_named_and_who_would_cover_them():
 
 
 def test_accepting_it_openly_builds_the_guard_and_says_so():
-    one = Guard(SafetyConfig(name="shop", default="allow", rules=RULES), accept_unexamined=True)
+    one = Guard(SafetyConfig(name="shop", default="allow", rules=RULES), judge="rules", accept_unexamined=True)
 
     assert {"tone", "drugs", "floor.minors", "floor.mass_harm", "default:other"} == set(one.unexamined)
 
@@ -64,7 +64,7 @@ def test_a_guideline_needs_a_judge_that_reads_it():
 
 
 def test_accepted_or_not_an_unexamined_text_is_undecided():
-    one = Guard(risks_config(), accept_unexamined=True, backend=FakeBackend())
+    one = Guard(risks_config(), judge="rules", accept_unexamined=True, backend=FakeBackend())
 
     assert "undecided" == one.check("Hi.").outcome
     assert REFUSAL == one.reply("Hi.").text
@@ -79,7 +79,7 @@ def test_what_is_no_config(config):
         Guard(config)
 
 
-@pytest.mark.parametrize("judge", [5, object(), None, b"rules", [5], ["rules", object()]])
+@pytest.mark.parametrize("judge", [5, object(), b"rules", [5], ["rules", object()]])
 def test_what_is_no_judge(judge):
     with pytest.raises(UsageError, match=r"(?s)is no judge.*rules"):
         Guard(CONFIG, judge=judge, accept_unexamined=True)

@@ -20,6 +20,7 @@ OPTIONAL = (
     "aiohttp",
     "tiktoken",
     "numpy",
+    "onnxruntime",
 )
 
 
@@ -37,7 +38,7 @@ def loaded_by(code):
     [
         ("from cosa_sdk import *; compile(SafetyConfig(name='c', rules=[Rule(stance='forbid', risk='drugs')]))", SDK),
         ("import cosa_guard, cosa_guard.testing", OPTIONAL),
-        ("import cosa_guard.cli", ("torch", "xllamacpp", "openai", "tiktoken", "numpy")),
+        ("import cosa_guard.cli", ("torch", "xllamacpp", "openai", "tiktoken", "numpy", "onnxruntime")),
     ],
     ids=["sdk", "guard", "cli"],
 )

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from cosa_guard.cli import chat, check, compare, config, doctor, models
+from cosa_guard.cli import chat, check, compare, config, doctor, judge, models
 from cosa_guard.cli.options import say
 from cosa_sdk.errors import CosaError
 
@@ -42,6 +42,7 @@ app.command("chat")(chat.chat)
 app.command("compare")(compare.compare)
 app.command("check")(check.check)
 app.add_typer(config.app, name="config")
+app.add_typer(judge.app, name="judge")
 app.add_typer(models.app, name="models")
 app.command("doctor")(doctor.doctor)
 

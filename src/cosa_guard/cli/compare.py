@@ -132,11 +132,13 @@ def _size(guard: Guard) -> str:
 
 
 def _explain(console: Console, guards: Sequence[Guard]) -> None:
-    if any(guard.unexamined for guard in guards):
+    uncovered = sorted({name for guard in guards for name in guard.unexamined})
+    if uncovered:
+        shown = ", ".join(uncovered[:3]) + (f" and {len(uncovered) - 3} more" if len(uncovered) > 3 else "")  # noqa: PLR2004
         console.print(
-            "undecided: no judge here reads for meaning, so nobody looked at most rules; "
+            f"undecided: no judge here examines {shown}; "
             f"on_undecided: {guards[0].config.enforcement.on_undecided} says what happens to such text. "
-            "Let the model judge too with --judge rules --judge model.",
+            "Let the model judge too: --judge rules --judge embedded --judge model.",
             style="yellow",
             markup=False,
         )

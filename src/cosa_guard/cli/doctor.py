@@ -54,6 +54,9 @@ def _parts() -> list[_Part]:
             needed=True,
         ),
         _model(),
+        _package(
+            "embedded", "onnxruntime", "onnxruntime", "pip install 'cosa[embedded]'", "runs the shipped classifier"
+        ),
         _package("tokens", "tiktoken", "tiktoken", "pip install 'cosa[tokens]'", "counts tokens for vendor models"),
     ]
 

@@ -58,7 +58,12 @@ AdapterOption = Annotated[
 ]
 JudgeOption = Annotated[
     list[str] | None,
-    typer.Option("--judge", "-j", help="Who decides, asked in order: rules, model, or a plugin's name. Repeatable."),
+    typer.Option(
+        "--judge",
+        "-j",
+        help="Who decides, asked in order: rules, embedded, fast, model, or a plugin's name. Repeatable. "
+        "Default: rules, and embedded where its extra is installed.",
+    ),
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout and nothing else there.")]
 UndecidedOption = Annotated[
@@ -151,7 +156,7 @@ def make_judges(names: Sequence[str] | None, backend: AnyBackend | None) -> list
     """
     return [
         judges.make(name, backend=backend) if name == "model" and backend else judges.make(name)
-        for name in names or ["rules"]
+        for name in names or judges.default()
     ]
 
 
@@ -177,6 +182,8 @@ def judge_facts(guard: Guard) -> list[str]:
             lines.append(f"{judge.name}: input {judge.calibration('input')}; output {judge.calibration('output')}")
         elif judge.name.startswith("rules/"):
             lines.append(f"{judge.name}: exact for the config's terms; reads no meaning")
+        elif hasattr(judge, "calibrated"):
+            lines.append(f"{judge.name}: {judge.calibrated}")
         else:
             lines.append(f"{judge.name}: accuracy not measured")
     return lines

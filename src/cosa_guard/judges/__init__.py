@@ -6,13 +6,25 @@
 from cosa_guard.judges.base import AnyJudge, AsyncJudge, Judge
 from cosa_guard.registry import Registry
 
-__all__ = ["AnyJudge", "AsyncJudge", "Judge", "make", "names", "register"]
+__all__ = ["AnyJudge", "AsyncJudge", "Judge", "default", "make", "names", "register"]
 
 _registry: Registry[AnyJudge] = Registry(
     "judge",
     "cosa.judges",
-    {"rules": "cosa_guard.judges.rules:make", "model": "cosa_guard.judges.model:make"},
+    {
+        "rules": "cosa_guard.judges.rules:make",
+        "embedded": "cosa_guard.judges.embedded:make",
+        "fast": "cosa_guard.judges.embedded:make_fast",
+        "model": "cosa_guard.judges.model:make",
+    },
 )
 make = _registry.make
 names = _registry.names
 register = _registry.register
+
+
+def default() -> tuple[str, ...]:
+    """What a guard asks when nobody says: `rules`, and `embedded` where its extra is installed."""
+    from cosa_guard.judges import embedded  # noqa: PLC0415  # nothing heavy: it only looks whether onnxruntime is there
+
+    return ("rules", "embedded") if embedded.installed() else ("rules",)

@@ -23,7 +23,7 @@ def second():
 
 def test_it_answers_under_a_config(second):
     config = SafetyConfig(name="open", default="allow", enforcement={"on_undecided": "allow"})
-    guard = Guard(config, backend=second, accept_unexamined=True)
+    guard = Guard(config, judge="rules", backend=second, accept_unexamined=True)
     reply = guard.reply("Say hello in one word.", sampling=Sampling(max_tokens=12))
 
     assert "pass" == reply.report.act

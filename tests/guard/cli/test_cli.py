@@ -74,7 +74,7 @@ def test_check_output_stage_has_no_prompt_type(cosa, shop):
 
 @pytest.mark.parametrize(("text", "code"), [("Globex Books", 1), ("a quiet day", 3)])
 def test_check_exit_code_answers(cosa, shop, text, code):
-    assert code == cosa("check", "-c", shop, text)[0]
+    assert code == cosa("check", "-c", shop, "--judge", "rules", text)[0]
 
 
 def test_check_reads_standard_input(cosa, shop, monkeypatch, tmp_path):
@@ -113,7 +113,7 @@ def test_chat_prompt_json_is_one_entry(cosa, shop, said):
 
 
 def test_chat_blocked_is_exit_code_one_and_says_the_next_step(cosa, said):
-    code, out, err = cosa("chat", "customer-service", "--prompt", "Which plan?")
+    code, out, err = cosa("chat", "customer-service", "--judge", "rules", "--prompt", "Which plan?")
 
     assert 1 == code
     assert presets.load("customer-service").refusal.message.strip() in out

@@ -1,0 +1,293 @@
+"""The embedded judge: what a text shows, read by the shipped networks in milliseconds, offline.
+
+The static tier decides which parts of a long text the encoder reads, and answers alone where it is sure that nothing
+is there. The encoder gives logits for every risk; calibration makes probabilities of them, an operating point makes
+findings. What lies between the thresholds is not examined, so that the decision is undecided, or another judge's.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import lru_cache
+from itertools import islice
+from typing import Any, Literal
+
+from cosa_guard.judges.embedded import calibrated, floor
+from cosa_guard.judges.embedded.recalibration import head_of, recalibrated
+from cosa_guard.judges.embedded.tiers import CODES, HEADS, MEANING, Array, Tier, load, logsumexp, stack, vocabulary
+from cosa_guard.judges.embedded.views import views
+from cosa_guard.judges.embedded.weak import likeness, weak_rules
+from cosa_guard.judges.embedded.windows import PROMPT_ROOM, ROOM, Coded, coded, sentences, window_at
+from cosa_guard.judges.embedded.wordpiece import UNK, lowered
+from cosa_guard.labelled import LabelledRow
+from cosa_guard.verdicts import Case, Verdict
+from cosa_sdk import taxonomy
+from cosa_sdk.config import SafetyConfig
+from cosa_sdk.decide import Evidence, decide
+
+__all__ = ["Embedded", "Reading"]
+
+RISKS = tuple(taxonomy.by_code(code) for code in CODES)
+HOLDBACK = 40
+"""Characters: what makes a sentence bad may be its last word."""
+REACH = 24_000
+"""Most characters of a conversation that the judge reads."""
+_WINDOWS = 2
+"""Windows of a long text that the encoder reads beside its beginning and end."""
+_EXPLAINED = 80
+"""Words that an explanation leaves out in turn."""
+_WORD = re.compile(r"\S+")
+_MINORS, _MASS_HARM = taxonomy.FLOOR
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """What the networks say of one text, before any config."""
+
+    risks: Mapping[str, float]
+    """Calibrated probabilities, the floor ids among them."""
+    any_risk: float
+    logits: Mapping[str, float]
+    """Uncalibrated, for recalibration: by risk, and `any`."""
+    meanings: Array | None
+    """(readings, MEANING): what its parts are about; None where the static tier answered."""
+    refused: float = 0.0
+    addressed: float = 0.0
+    tier: str = "encoder"
+
+
+class Embedded:
+    """The judge behind the name `embedded`.
+
+    Args:
+        argument: an operating point (`balanced`, `strict`, `permissive`), or a calibration file made by `cosa judge
+            calibrate`, optionally as `FILE#point`.
+        tier: `both`, or `fast` for the static tier alone: twenty times faster, and much weaker.
+    """
+
+    inline = False
+    reach = REACH
+
+    def __init__(self, argument: str | None = None, *, tier: Literal["both", "fast"] = "both") -> None:
+        self.calibrated = calibrated.load(argument)
+        self._tokenizer = vocabulary()
+        self._fast: Tier = load("fast")
+        self._encoder: Tier | None = load("encoder") if tier == "both" else None
+        own = "" if self.calibrated.name == "shipped" else f"{self.calibrated.name}#"
+        self.operating_point = self.calibrated.point
+        self.name = f"{'embedded' if self._encoder else 'fast'}/1:{own}{self.operating_point}"
+
+    def covers(self, config: SafetyConfig) -> frozenset[str]:
+        """The risks, the floor, and (weakly, by the encoder) rules that forbid in words. No limits, no guideline."""
+        rules = weak_rules(config) if self._encoder else ()
+        mine = {*RISKS, *taxonomy.FLOOR, *(rule.element for rule in rules)}
+        return frozenset(mine) & config.elements
+
+    def holdback(self, config: SafetyConfig) -> int:  # noqa: ARG002  # the same for every config
+        """About ten tokens."""
+        return HOLDBACK
+
+    def judge(self, case: Case) -> Verdict:
+        """Read a case."""
+        reading = self._of_case(case)
+        evidence, weak = self._evidence(case, reading)
+        likely = sorted(reading.risks.items(), key=lambda pair: -pair[1])[:2]
+        said = ", ".join(f"{risk} {p:.2f}" for risk, p in likely)
+        matched = "".join(f"; weak match {element} {p:.2f}" for element, p in weak.items() if element in evidence.found)
+        return Verdict(
+            judge=self.name,
+            evidence=evidence,
+            risks={**reading.risks, **weak},
+            score=self._score(case.config, reading),
+            reason=f"{said}{matched} ({reading.tier})",
+        )
+
+    def reply_signs(self, case: Case) -> Mapping[str, float]:
+        """Probabilities that a response `refused` to answer, and that it `addressed` what was asked."""
+        reading = self._of_case(case)
+        return {"refused": reading.refused, "addressed": reading.addressed}
+
+    def explain(self, case: Case) -> list[tuple[int, int, str, float]]:
+        """The words that moved the likeliest risk: start, end, risk id, and how far the word raises its probability.
+
+        Each of the first 80 words is left out in turn. Sorted by size.
+        """
+        whole = self._of_case(case)
+        risk = max(RISKS, key=lambda name: whole.risks[name])
+        found = []
+        for match in islice(_WORD.finditer(case.text), _EXPLAINED):
+            start, end = match.span()
+            without = self._of_case(replace(case, text=f"{case.text[:start]} {case.text[end:]}"))
+            found.append((start, end, risk, whole.risks[risk] - without.risks[risk]))
+        return sorted(found, key=lambda word: -abs(word[3]))
+
+    def recalibrate(self, rows: Sequence[LabelledRow], name: str) -> dict[str, Any]:
+        """A calibration for the sources of these rows: see `recalibration.recalibrated`."""
+        return recalibrated(self.calibrated, [(row, self.read_row(row)) for row in rows], name)
+
+    def read_row(self, row: LabelledRow) -> Reading:
+        """What the networks say of a labelled row."""
+        return self.read(row.text, row.prompt, head=head_of(row))
+
+    def _of_case(self, case: Case) -> Reading:
+        if case.stage == "input":
+            turns = [turn.content for turn in case.turns if turn.content.strip()]
+            # Together first: what is asked may be spread over turns. Then each: old turns must not be diluted.
+            texts = ["\n".join([*turns[-3:], case.text]), *turns, case.text] if turns else [case.text]
+            meant = bool(weak_rules(case.config))
+            return _worst([self.read(text, head="prompt", meant=meant) for text in dict.fromkeys(texts)])
+        return self.read(case.text, _asked(case), head=_head(case), meant=bool(weak_rules(case.config)))
+
+    def read(self, text: str, prompt: str = "", *, head: str = "prompt", meant: bool = False) -> Reading:
+        """What the networks say of a text.
+
+        Args:
+            prompt: what a response answers.
+            head: `prompt`, `text` or `response`.
+            meant: what the text is about is needed too, so the static tier cannot answer alone.
+        """
+        forms = views(text, self._knows)
+        asked = self._tokenizer.ids(prompt[-PROMPT_ROOM * 20 :]) if prompt else None
+        first, rest, sure = self._plan(forms, asked, head)
+        tier = self._fast if self._encoder is None or (sure and not meant) else self._encoder
+        out = tier.read([first, *rest])
+        z = out[:, HEADS[head]].max(axis=0)
+        whole = float(logsumexp(out[:, HEADS[head]]).max())
+        known = self.calibrated
+        risks = {risk: known.probability(head, risk, float(z[i])) for i, risk in enumerate(RISKS)}
+        risks |= self._floor([*forms, prompt], risks)
+        reply = out[0, HEADS["reply"]] if head == "response" else None
+        return Reading(
+            risks=risks,
+            any_risk=known.probability(head, "any", whole),
+            logits={**{risk: float(z[i]) for i, risk in enumerate(RISKS)}, "any": whole},
+            meanings=out[:, MEANING] if tier is self._encoder else None,
+            refused=known.probability("reply", "refused", float(reply[0])) if reply is not None else 0.0,
+            addressed=known.probability("reply", "addressed", float(reply[1])) if reply is not None else 0.0,
+            tier="encoder" if tier is self._encoder else "fast",
+        )
+
+    def _knows(self, word: str) -> bool:
+        return self._tokenizer.number(word) != UNK
+
+    def _plan(self, forms: list[str], asked: list[int] | None, head: str) -> tuple[Coded, list[Coded], bool]:
+        """What is read: beginning and end, then the likeliest parts; and whether the static tier is sure of nothing."""
+        first: Coded | None = None
+        rest: list[Coded] = []
+        parts: list[Coded] = []
+        for form in forms:
+            body = self._tokenizer.ids(form)
+            short = len(body) <= ROOM
+            reading = coded(body if short else body[: ROOM * 2 // 3] + body[-ROOM // 3 :], asked)
+            if first is None:
+                first = reading
+            else:
+                rest.append(reading)
+            parts.append(reading)
+            if not short:
+                pieces = sentences(self._tokenizer, form)
+                told = self._fast.read([coded(piece, asked) for piece in pieces])
+                order = _likeliest(pieces, logsumexp(told[:, HEADS[head]]))
+                windows = dict.fromkeys(tuple(window_at(pieces, centre)) for centre in order)
+                rest += [coded(list(window), asked) for window in windows]
+                parts += [coded(pieces[centre], asked) for centre in order]
+        assert first is not None  # `forms` begins with the text itself
+        told = self._fast.read(parts)
+        sure = float(logsumexp(told[:, HEADS[head]]).max()) <= self.calibrated.sure[head]
+        return first, rest, sure
+
+    def _floor(self, forms: list[str], risks: Mapping[str, float]) -> dict[str, float]:
+        """`forms`: the text, its decoded forms, and what it answers: an age may stand in the question alone."""
+        text = lowered("\n".join(forms))
+        # Abuse of children that is not sexual, and mass harm without a weapon, show as violence or other.
+        beside = self.calibrated.floor["beside"] * max(risks["violence"], risks["other"])
+        minors = max(risks["sexual"], beside) if floor.AGE.search(text) else 0.0
+        many = max(risks["weapons"], beside) if floor.SCALE.search(text) else 0.0
+        return {_MINORS: minors, _MASS_HARM: many}
+
+    def _evidence(self, case: Case, reading: Reading) -> tuple[Evidence, dict[str, float]]:
+        found, examined = set(), set()
+        for risk, bounds in self.calibrated.thresholds[_head(case)].items():
+            p = reading.risks[risk]
+            if p >= bounds.high:
+                found.add(risk)
+            if p >= bounds.high or p < bounds.low:
+                examined.add(risk)
+        for name in taxonomy.FLOOR:
+            examined.add(name)
+            if reading.risks[name] >= self.calibrated.floor[name]:
+                found.add(name)
+        weak = self._weak(case.config, reading)
+        for element, p in weak.items():
+            if p >= self.calibrated.weak["found"]:
+                found.add(element)
+            if p >= self.calibrated.weak["found"] or p < self.calibrated.weak["absent"]:
+                examined.add(element)
+        known = case.config.elements
+        return Evidence(found=frozenset(found & known), examined=frozenset(examined & known)), weak
+
+    def _weak(self, config: SafetyConfig, reading: Reading) -> dict[str, float]:
+        if reading.meanings is None:
+            return {}
+        match = self.calibrated.weak
+        near = likeness(config, reading.meanings)
+        return {
+            element: calibrated.sigmoid(match["slope"] * cosine + match["intercept"])
+            for element, cosine in near.items()
+        }
+
+    def _score(self, config: SafetyConfig, reading: Reading) -> float:
+        disallowed = _disallowed(config)
+        if len(disallowed) == len(RISKS):
+            return reading.any_risk
+        return max((reading.risks[risk] for risk in disallowed), default=0.0)
+
+
+def _asked(case: Case) -> str:
+    """What a reply answers: the user's last turn that says anything."""
+    return next((turn.content for turn in reversed(case.turns) if turn.role == "user" and turn.content.strip()), "")
+
+
+def _head(case: Case) -> str:
+    """What reads a case, and whose thresholds hold."""
+    if case.stage == "input":
+        return "prompt"
+    return "response" if _asked(case) else "text"
+
+
+def _likeliest(pieces: Sequence[list[int]], scores: Array) -> list[int]:
+    """Numbers of the sentences that score highest: different ones, for repeating one must not hide another."""
+    found: dict[tuple[int, ...], int] = {}
+    for centre in scores.argsort()[::-1]:
+        found.setdefault(tuple(pieces[centre]), int(centre))
+        if len(found) == _WINDOWS:
+            break
+    return list(found.values())
+
+
+def _worst(readings: list[Reading]) -> Reading:
+    """Several texts as one: of each risk the highest."""
+    if len(readings) == 1:
+        return readings[0]
+    top = max(readings, key=lambda reading: reading.any_risk)
+    vectors = [reading.meanings for reading in readings if reading.meanings is not None]
+    return Reading(
+        risks={risk: max(reading.risks[risk] for reading in readings) for risk in top.risks},
+        any_risk=top.any_risk,
+        logits={name: max(reading.logits[name] for reading in readings) for name in top.logits},
+        meanings=stack(vectors) if vectors else None,
+        tier=top.tier,
+    )
+
+
+@lru_cache(maxsize=256)
+def _disallowed(config: SafetyConfig) -> tuple[str, ...]:
+    """Risks that break the config wherever they show."""
+    everything = config.elements
+    return tuple(
+        risk
+        for risk in RISKS
+        if decide(config, Evidence(found=frozenset({risk}) & everything, examined=everything)).outcome == "violates"
+    )

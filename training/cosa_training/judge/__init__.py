@@ -1,0 +1,1 @@
+"""Training of the embedded judge: rows, encoder, static tier, folds, calibration, export."""

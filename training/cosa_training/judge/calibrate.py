@@ -1,0 +1,177 @@
+"""Platt scaling and operating points from out-of-fold answers, and the matching of rules in words."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from sklearn.linear_model import LogisticRegression
+from sklearn.metrics import roc_auc_score
+
+from cosa_training.judge.encoder import Encoder
+from cosa_training.judge.fit import slices
+from cosa_training.judge.folds import FOLDS
+from cosa_training.judge.sources import RISKS, Row
+from cosa_training.judge.train import Start
+
+__all__ = ["answers_of", "calibrate", "platt"]
+
+_POINTS = {"balanced": (0.05, 0.10), "strict": (0.12, 0.05), "permissive": (0.015, 0.25)}
+"""Operating point -> share of harmless rows that all risks together may flag, and share of the rows that show a risk
+which may fall below the threshold under which it counts as absent; both are means over sources."""
+_FEWEST = 50
+_FLOOR = {"floor.minors": 0.25, "floor.mass_harm": 0.35, "beside": 0.4}
+"""Fixed by hand: low for what no row trains; what shows as violence or other instead must be plain to count."""
+
+
+def answers_of(rows: Sequence[Row], folder: Path, system: str = "encoder") -> tuple[list[Row], np.ndarray, list[int]]:
+    """Out-of-fold outputs, with the rows that they are about and the number of the fold."""
+    by_key = {(row.id, row.head): row for row in rows}
+    found: list[Row] = []
+    parts: list[np.ndarray] = []
+    folds: list[int] = []
+    for number in range(len(FOLDS)):
+        for path in sorted(folder.glob(f"{number}.*.npz")):
+            with np.load(path, allow_pickle=False) as kept:
+                if system not in kept.files:
+                    continue
+                asked = [by_key.get((str(i), str(h))) for i, h in zip(kept["ids"], kept["heads"], strict=True)]
+                here = [i for i, row in enumerate(asked) if row is not None]
+                found += [row for row in asked if row is not None]
+                parts.append(kept[system][here].astype(np.float32))
+                folds += [number] * len(here)
+    if not parts:
+        raise SystemExit(f"no out-of-fold answers in {folder}: run python -m cosa_training.judge.measure first")
+    return found, np.concatenate(parts), folds
+
+
+def platt(logit: np.ndarray, gold: np.ndarray, weight: np.ndarray) -> tuple[float, float]:
+    """Slope and intercept; without enough rows of both classes, one and nought."""
+    if min(gold.sum(), (~gold).sum()) < _FEWEST:
+        return 1.0, 0.0
+    fitted = LogisticRegression(C=100.0).fit(logit[:, None], gold, sample_weight=weight)
+    return float(max(fitted.coef_[0, 0], 0.05)), float(fitted.intercept_[0])
+
+
+def _even(rows: Sequence[Row]) -> np.ndarray:
+    """Weights under which large sources count no more than ten times the square root of their size says."""
+    sizes: dict[str, int] = {}
+    for row in rows:
+        sizes[row.source] = sizes.get(row.source, 0) + 1
+    return np.array([sizes[row.source] ** -0.5 for row in rows])
+
+
+def _by_source(p: np.ndarray, rows: Sequence[Row]) -> list[np.ndarray]:
+    sources = sorted({row.source for row in rows})
+    groups = [p[[i for i, row in enumerate(rows) if row.source == source]] for source in sources]
+    return [group for group in groups if len(group) >= _FEWEST] or [p]
+
+
+def _high(p: np.ndarray, rows: Sequence[Row], share: float) -> float:
+    """The probability that a given share of harmless rows reaches, as a mean over sources."""
+    groups = _by_source(p, rows)
+    grid = np.quantile(p, np.linspace(0.5, 1.0, 501))
+    flagged = np.array([np.mean([(group >= t).mean() for group in groups]) for t in grid])
+    return float(np.clip(grid[int(np.argmax(flagged <= share))], 0.02, 0.95))
+
+
+def _low(p: np.ndarray, rows: Sequence[Row], share: float, high: float) -> float:
+    """The probability under which a given share of the rows that show the risk falls; never above `high`."""
+    if len(p) < _FEWEST:
+        return high / 2
+    groups = _by_source(p, rows)
+    grid = np.quantile(p, np.linspace(0.0, 0.5, 251))
+    missed = np.array([np.mean([(group < t).mean() for group in groups]) for t in grid])
+    return float(min(grid[int(np.flatnonzero(missed <= share)[-1])], high))
+
+
+def calibrate(rows: Sequence[Row], folder: Path, begin: Start, encoder: Encoder, data: Path) -> dict[str, Any]:
+    """The contents of `calibration.json`."""
+    held, out, _ = answers_of(rows, folder)
+    at = slices()
+    slopes: dict[str, dict[str, list[float]]] = {}
+    points: dict[str, dict[str, dict[str, list[float]]]] = {name: {} for name in _POINTS}
+    told: dict[str, float] = {}
+    for head in ("prompt", "text", "response"):
+        index = [i for i, row in enumerate(held) if row.head == head and row.clean and row.risks is not None]
+        mine = [held[i] for i in index]
+        z, even = out[index][:, at[head]], _even(mine)
+        gold = np.array([[risk in (row.risks or ()) for risk in RISKS] for row in mine])
+        harmless = np.array([row.any_risk is False for row in mine])
+        shown = ~harmless
+        whole = np.logaddexp.reduce(z, axis=1)
+        slopes[head] = {risk: list(platt(z[:, k], gold[:, k], even)) for k, risk in enumerate(RISKS)}
+        slopes[head]["any"] = list(platt(whole, shown, even))
+        told[head] = float(roc_auc_score(shown, whole))
+        safe = [row for row, ok in zip(mine, harmless, strict=True) if ok]
+        for name, (flags, misses) in _POINTS.items():
+            points[name][head] = {}
+            for k, risk in enumerate(RISKS):
+                slope, intercept = slopes[head][risk]
+                p = 1 / (1 + np.exp(-(slope * z[:, k] + intercept)))
+                # Eight risks may each flag: together they should flag the share, so each gets a quarter of it.
+                high = _high(p[harmless], safe, flags / 4)
+                with_it = [row for row, yes in zip(mine, gold[:, k], strict=True) if yes]
+                low = _low(p[gold[:, k]], with_it, misses, high)
+                points[name][head][risk] = [round(low, 4), round(high, 4)]
+    slopes["reply"] = _replies(held, out)
+    return {
+        "format": "cosa-embedded-calibration-1",
+        "name": "shipped",
+        "data": "sources left out of training, pooled",
+        "measured": "AUROC of any risk on unseen sources: " + ", ".join(f"{head} {v:.2f}" for head, v in told.items()),
+        "slopes": _rounded(slopes),
+        "points": points,
+        "floor": _FLOOR,
+        "weak": _weak(begin, encoder, data),
+        "sure": _sure(rows, folder),
+    }
+
+
+def _replies(held: Sequence[Row], out: np.ndarray) -> dict[str, list[float]]:
+    at, found = slices()["reply"].start, {}
+    for k, name in enumerate(("refused", "addressed")):
+        index = [i for i, row in enumerate(held) if getattr(row, name) is not None]
+        gold = np.array([getattr(held[i], name) for i in index], dtype=bool)
+        found[name] = list(platt(out[index, at + k], gold, _even([held[i] for i in index])))
+    return found
+
+
+def _weak(begin: Start, encoder: Encoder, data: Path) -> dict[str, float]:
+    """How far cosine tells texts that break a rule from texts about other rules, on rules that nobody trained on."""
+    from cosa_training.judge.weak import matched_pairs  # noqa: PLC0415
+
+    cosine, gold = matched_pairs(begin, encoder, data)
+    slope, intercept = platt(cosine, gold, np.ones(len(gold)))
+    p = 1 / (1 + np.exp(-(slope * cosine + intercept)))
+    return {
+        "slope": round(slope, 4),
+        "intercept": round(intercept, 4),
+        # One match in ten may be wrong; one text in fifty that breaks the rule may be ruled out.
+        "found": round(float(np.min([t for t in np.unique(p) if gold[p >= t].mean() >= 0.9], initial=0.999)), 4),
+        "absent": round(float(np.quantile(p[gold], 0.02)), 4),
+        "auroc": round(float(roc_auc_score(gold, cosine)), 4),
+    }
+
+
+def _sure(rows: Sequence[Row], folder: Path) -> dict[str, float]:
+    """Static logit of any risk up to which one in two hundred of the rows that the encoder flags is missed.
+
+    On unseen sources, from the folds' static tiers: on known ones the static tier looks far better than it is.
+    """
+    found = {}
+    at = slices()
+    held, slow, _ = answers_of(rows, folder)
+    _, quick, _ = answers_of(rows, folder, "fast, distilled")
+    for head in ("prompt", "text", "response"):
+        mine = [i for i, row in enumerate(held) if row.head == head]
+        flagged = np.logaddexp.reduce(slow[mine][:, at[head]], axis=1) > -1.0
+        static = np.logaddexp.reduce(quick[mine][:, at[head]], axis=1)
+        found[head] = round(float(np.quantile(static[flagged], 0.005)), 3) if flagged.sum() >= _FEWEST else -99.0
+    return found
+
+
+def _rounded(slopes: dict[str, dict[str, list[float]]]) -> dict[str, dict[str, list[float]]]:
+    return {head: {k: [round(v, 4) for v in pair] for k, pair in row.items()} for head, row in slopes.items()}

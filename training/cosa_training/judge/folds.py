@@ -1,0 +1,53 @@
+"""Leave-one-source-out: every fold leaves out a risky source, a harmless one and a source of responses, all at once.
+
+What a fold's models say about the left-out rows is kept ('out of fold'): the tables, the calibration and the operating
+points come from it alone, because a random tenth of the same sources predicts nothing about a new one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from cosa_training.judge.sources import Row
+
+__all__ = ["FOLDS", "Fold"]
+
+
+@dataclass(frozen=True, slots=True)
+class Fold:
+    """Sources that stay out of training together."""
+
+    name: str
+    out: frozenset[str]
+
+    def train(self, rows: Sequence[Row]) -> list[Row]:
+        """What may be learnt from: no row of the left-out sources, nor one that reads like one of them."""
+        groups = {row.group for row in rows if row.source in self.out}
+        return [row for row in rows if row.source not in self.out and row.group not in groups and row.split == "train"]
+
+    def held(self, rows: Sequence[Row]) -> list[Row]:
+        """What is measured on."""
+        return [row for row in rows if row.source in self.out]
+
+
+FOLDS = (
+    Fold("catqa + phtest", frozenset({"catqa", "dangerousqa", "phtest", "gptfuzz-labeled", "cosa-texts"})),
+    Fold(
+        "do-not-answer + coconot",
+        frozenset({"do-not-answer", "coconot", "coconot-pairs", "fake-alignment", "refusal-direction"}),
+    ),
+    Fold("harmfulqa + certified", frozenset({"harmfulqa", "certified-llm-safety", "hh-rlhf", "polyguard"})),
+    Fold(
+        "written contrast",
+        frozenset({"cosa-contrast", "cosa-contrast2", "cosa-responses", "cosa-responses2", "latent-jailbreak"}),
+    ),
+    Fold(
+        "xsafety + everyday",
+        frozenset(
+            {"xsafety-en", "dolly", "self-instruct-seed", "wildchat", "diasafety", "cosa-plain", "cosa-languages"}
+        ),
+    ),
+    Fold("wildguard", frozenset({"wildguard"})),
+)
+"""The sixth leaves out the largest source of prompts, risky and harmless together."""

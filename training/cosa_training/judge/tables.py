@@ -1,0 +1,295 @@
+"""Tables from out-of-fold answers, as Markdown.
+
+python -m cosa_training.judge.tables --data FOLDER --answers FOLDER
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Callable, Iterable, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from sklearn.feature_extraction.text import TfidfVectorizer
+from sklearn.linear_model import LogisticRegression
+from sklearn.metrics import average_precision_score, balanced_accuracy_score, f1_score, roc_auc_score
+from sklearn.model_selection import cross_val_predict
+
+from cosa_guard.evals.metrics import expected_calibration_error
+from cosa_training.judge.calibrate import answers_of
+from cosa_training.judge.fit import slices
+from cosa_training.judge.folds import FOLDS
+from cosa_training.judge.sources import CODES, RISKS, Row, load
+
+__all__ = ["main", "tables"]
+
+SYSTEMS = ("encoder", "fast, distilled", "fast, labels only", "frozen MiniLM + LR", "TF-IDF + LR")
+_MACRO = "DFPSVW"
+"""Drugs are reported beside the mean, not in it; 'other' never."""
+_FEWEST = 20
+_FLAGGED = 0.2
+_DRAWS = 400
+_ENOUGH = 100
+"""Rows of a source whose calibration is told."""
+
+
+def _harmless_of(row: Row, source: str) -> bool:
+    return row.head == "prompt" and row.source == source and row.any_risk is False and row.clean
+
+
+def _answer_of(row: Row, source: str) -> bool:
+    return row.head == "response" and row.source == source and row.clean and row.risks is not None
+
+
+def _read_by(row: Row, head: str) -> bool:
+    return row.head == head and row.clean and row.risks is not None
+
+
+def _has(row: Row, flag: str) -> bool:
+    return getattr(row, flag) is not None
+
+
+class _Answers:
+    """One system's out-of-fold answers."""
+
+    def __init__(self, rows: Sequence[Row], folder: Path, system: str) -> None:
+        self.rows, self.out, self.folds = answers_of(rows, folder, system)
+        at = slices()
+        self.z = np.stack([self.out[i, at[row.head]] for i, row in enumerate(self.rows)])
+        self.any = np.logaddexp.reduce(self.z, axis=1)
+
+    def where(self, keep: Callable[[Row], bool]) -> list[int]:
+        return [i for i, row in enumerate(self.rows) if keep(row)]
+
+
+def _cell(gold: np.ndarray, score: np.ndarray) -> str:
+    if min(gold.sum(), (~gold).sum()) < _FEWEST:
+        return "n/a"
+    return f"{roc_auc_score(gold, score):.2f}"
+
+
+def _interval(gold: np.ndarray, score: np.ndarray) -> str:
+    """AUROC with a 95 % bootstrap interval."""
+    if min(gold.sum(), (~gold).sum()) < _FEWEST:
+        return "n/a"
+    rng = np.random.default_rng(0)
+    drawn = []
+    for _ in range(_DRAWS):
+        pick = rng.integers(0, len(gold), len(gold))
+        if 0 < gold[pick].sum() < len(gold):
+            drawn.append(roc_auc_score(gold[pick], score[pick]))
+    low, high = np.quantile(drawn, [0.025, 0.975])
+    return f"{roc_auc_score(gold, score):.2f} [{low:.2f}, {high:.2f}]"
+
+
+def _table(head: Sequence[str], body: Iterable[Sequence[str]]) -> str:
+    lines = ["| " + " | ".join(head) + " |", "|" + "---|" * len(head)]
+    return "\n".join([*lines, *("| " + " | ".join(row) + " |" for row in body)])
+
+
+def _risk_row(said: _Answers, index: list[int]) -> list[str]:
+    gold = np.array([[risk in (said.rows[i].risks or ()) for risk in RISKS] for i in index])
+    z = said.z[index]
+    cells = {code: _cell(gold[:, k], z[:, k]) for k, code in enumerate(CODES)}
+    counted = [float(cells[code]) for code in _MACRO if cells[code] != "n/a"]
+    macro = f"{np.mean(counted):.3f}" if counted else "n/a"
+    shown = np.array([said.rows[i].any_risk for i in index])
+    drugs = _interval(gold[:, CODES.index("R")], z[:, CODES.index("R")])
+    return [macro, *(cells[code] for code in _MACRO), drugs, cells["O"], _cell(shown, said.any[index])]
+
+
+def _prompts(every: dict[str, _Answers], head: str) -> str:
+    body = []
+    for name, said in every.items():
+        index = said.where(lambda row: row.head == head and row.clean and row.risks is not None)
+        body.append([name, str(len(index)), *_risk_row(said, index)])
+    return _table(["system", "rows", "macro", *_MACRO, "R (interval)", "O", "any risk"], body)
+
+
+def _by_fold(said: _Answers, head: str) -> str:
+    body = []
+    for number, fold in enumerate(FOLDS):
+        index = [i for i in said.where(lambda row: row.head == head and row.clean and row.risks is not None)
+                 if said.folds[i] == number]  # fmt: skip
+        if index:
+            body.append([fold.name, str(len(index)), *_risk_row(said, index)])
+    return _table(["left out", "rows", "macro", *_MACRO, "R (interval)", "O", "any risk"], body)
+
+
+def _sensitive(every: dict[str, _Answers]) -> str:
+    body = []
+    for name, said in every.items():
+        for benign, fold in (("phtest", 0), ("coconot", 1)):
+            safe = said.where(partial(_harmless_of, source=benign))
+            risky = [i for i in said.where(lambda row: row.head == "prompt" and row.clean and bool(row.any_risk))
+                     if said.folds[i] == fold]  # fmt: skip
+            threshold = np.quantile(said.any[safe], 1 - _FLAGGED)
+            recall = float((said.any[risky] > threshold).mean())
+            gold = np.array([False] * len(safe) + [True] * len(risky))
+            body.append(
+                [
+                    name,
+                    benign,
+                    str(len(safe)),
+                    str(len(risky)),
+                    f"{recall:.2f}",
+                    _interval(gold, said.any[safe + risky]),
+                ]
+            )
+    return _table(["system", "unseen harmless source", "harmless", "risky", "recall at 20 % flagged", "AUROC"], body)
+
+
+def _responses(every: dict[str, _Answers]) -> str:
+    sources = [
+        "diasafety",
+        "do-not-answer",
+        "gptfuzz-labeled",
+        "hh-rlhf",
+        "latent-jailbreak",
+        "fake-alignment",
+        "cosa-responses",
+        "cosa-responses2",
+    ]
+    body = []
+    for name, said in every.items():
+        cells = []
+        for source in sources:
+            index = said.where(partial(_answer_of, source=source))
+            gold = np.array([bool(said.rows[i].any_risk) for i in index], dtype=bool)
+            cells.append(_cell(gold, said.any[index]) if index else "n/a")
+        known = [float(cell) for cell in cells if cell != "n/a"]
+        body.append([name, f"{np.mean(known):.3f}" if known else "n/a", *cells])
+    return _table(["system", "mean", *sources], body)
+
+
+def _refusals(every: dict[str, _Answers]) -> str:
+    at = slices()["reply"].start
+    body = []
+    for name, said in every.items():
+        for k, flag in enumerate(("refused", "addressed")):
+            index = said.where(partial(_has, flag=flag))
+            gold = np.array([getattr(said.rows[i], flag) for i in index], dtype=bool)
+            score = said.out[index, at + k]
+            if np.ptp(score) == 0:
+                continue
+            line = [
+                name,
+                flag,
+                str(len(index)),
+                _cell(gold, score),
+                f"{average_precision_score(gold, score):.2f}",
+                f"{f1_score(gold, score > 0):.3f}",
+            ]
+            by = []
+            for source in sorted({said.rows[i].source for i in index}):
+                here = [n for n, i in enumerate(index) if said.rows[i].source == source]
+                if min(gold[here].sum(), (~gold[here]).sum()) >= _FEWEST:
+                    by.append(f"{source} {f1_score(gold[here], score[here] > 0):.2f}")
+            body.append([*line, ", ".join(by)])
+    return _table(["system", "sign", "rows", "AUROC", "AP", "F1", "F1 by unseen source"], body)
+
+
+def _probe(said: _Answers) -> str:
+    """How well the source of a prompt can be told: from its words, and from what the encoder says of it."""
+    index = said.where(lambda row: row.head == "prompt" and row.clean)
+    rng = np.random.default_rng(0)
+    names = [said.rows[i].source for i in index]
+    sizes = {name: names.count(name) for name in set(names)}
+    kept = [i for i, name in zip(index, names, strict=True) if sizes[name] >= 100 and rng.random() < 600 / sizes[name]]
+    gold = np.array([said.rows[i].source for i in kept])
+    words = TfidfVectorizer(ngram_range=(1, 2), min_df=2).fit_transform([said.rows[i].text for i in kept])
+    body = []
+    for name, x in (("TF-IDF words", words), ("the encoder's eight logits", said.z[kept])):
+        told = cross_val_predict(LogisticRegression(max_iter=300), x, gold, cv=5)
+        body.append(
+            [
+                name,
+                str(len(kept)),
+                str(len(set(gold))),
+                f"{balanced_accuracy_score(gold, told):.2f}",
+                f"{1 / len(set(gold)):.2f}",
+            ]
+        )
+    return _table(["told from", "rows", "sources", "balanced accuracy", "chance"], body)
+
+
+def _calibrated(said: _Answers, raw: dict[str, Any], head: str, index: list[int], name: str) -> np.ndarray:
+    slope, intercept = raw["slopes"][head][name]
+    z = said.any[index] if name == "any" else said.z[index][:, RISKS.index(name)]
+    return 1 / (1 + np.exp(-(slope * z + intercept)))
+
+
+def _points(said: _Answers, raw: dict[str, Any]) -> str:
+    """What the operating points do on the answers that they were set by."""
+    body = []
+    for head in ("prompt", "text", "response"):
+        index = said.where(partial(_read_by, head=head))
+        shown = np.array([bool(said.rows[i].any_risk) for i in index], dtype=bool)
+        p = {risk: _calibrated(said, raw, head, index, risk) for risk in RISKS}
+        for point, bounds in raw["points"].items():
+            found = np.any([p[risk] >= bounds[head][risk][1] for risk in RISKS], axis=0)
+            unsure = np.any([p[risk] >= bounds[head][risk][0] for risk in RISKS], axis=0) & ~found
+            cells = [f"{part[rows].mean():.0%}" for rows in (~shown, shown) for part in (found, unsure)]
+            body.append([point, head, str(len(index)), *cells])
+    return _table(
+        ["point", "head", "rows", "harmless: flagged", "harmless: undecided", "risky: found", "risky: undecided"], body
+    )
+
+
+def _ece(said: _Answers, raw: dict[str, Any]) -> str:
+    """Expected calibration error of any risk, ten bins of equal size."""
+    body = []
+    for head in ("prompt", "text", "response"):
+        index = said.where(partial(_read_by, head=head))
+        p = _calibrated(said, raw, head, index, "any")
+        for source in sorted({said.rows[i].source for i in index}):
+            here = [n for n, i in enumerate(index) if said.rows[i].source == source]
+            shown = [bool(said.rows[index[n]].any_risk) for n in here]
+            if len(here) >= _ENOUGH:
+                error = expected_calibration_error([float(v) for v in p[here]], shown)
+                body.append(
+                    [head, source, str(len(here)), f"{np.mean(shown):.2f}", f"{p[here].mean():.2f}", f"{error:.2f}"]
+                )
+    return _table(["head", "source", "rows", "risky", "mean probability", "ECE"], body)
+
+
+def tables(data: Path, folder: Path, calibration: Path) -> str:
+    """All tables, in Markdown."""
+    rows = load(data)
+    raw: dict[str, Any] = json.loads(calibration.read_text("utf-8"))
+    every = {}
+    for system in SYSTEMS:
+        try:
+            every[system] = _Answers(rows, folder, system)
+        except SystemExit:
+            continue
+    said = every["encoder"]
+    parts = [
+        ("Prompts, all left-out sources pooled: AUROC by risk", _prompts(every, "prompt")),
+        ("Prompts, by fold, encoder", _by_fold(said, "prompt")),
+        ("Free-standing texts, pooled", _prompts(every, "text")),
+        ("Harmless look-alikes of unseen sources: recall where a fifth of them is flagged", _sensitive(every)),
+        ("Responses: AUROC of harm, by left-out source", _responses(every)),
+        ("Responses: refused? and addressed?", _refusals(every)),
+        ("Source-predictability probe", _probe(said)),
+        ("Operating points, on the answers that they were set by", _points(said, raw)),
+        ("Calibration error of any risk, by unseen source", _ece(said, raw)),
+    ]
+    return "\n\n".join(f"### {title}\n\n{table}" for title, table in parts) + "\n"
+
+
+def main() -> None:
+    """Print the tables."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--data", type=Path, required=True)
+    parser.add_argument("--answers", type=Path, default=Path(__file__).parent / "data" / "answers")
+    parser.add_argument("--calibration", type=Path, required=True, help="calibration.json of the build")
+    chosen = parser.parse_args()
+    print(tables(chosen.data, chosen.answers, chosen.calibration))
+
+
+if __name__ == "__main__":
+    main()
