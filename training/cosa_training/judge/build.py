@@ -25,6 +25,7 @@ from cosa_training.judge.calibrate import calibrate
 from cosa_training.judge.export import export, write_vocabulary
 from cosa_training.judge.sources import load
 from cosa_training.judge.train import ENCODER, FAST, all_about, start, train_encoder, train_fast, unlabelled
+from cosa_training.judge.vocabulary import read
 
 __all__ = ["build", "main"]
 
@@ -51,6 +52,7 @@ def build(
     train = [row for row in rows if row.split == "train"]
     recipe = replace(ENCODER, seed=seed, epochs=ENCODER.epochs if epochs is None else epochs)
     if reuse:
+        begin = begin.over(read((to / "vocabulary.txt").read_text("utf-8")))
         encoder = begin.encoder()
         encoder.load_state_dict(load_file(to / "encoder.safetensors"))
     else:

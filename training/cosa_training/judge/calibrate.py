@@ -22,6 +22,8 @@ _POINTS = {"balanced": (0.05, 0.10), "strict": (0.12, 0.05), "permissive": (0.01
 """Operating point -> share of harmless rows that all risks together may flag, and share of the rows that show a risk
 which may fall below the threshold under which it counts as absent; both are means over sources."""
 _FEWEST = 50
+_PRIOR = 0.02
+"""Share of ordinary texts that break a given rule in words."""
 _FLOOR = {"floor.minors": 0.25, "floor.mass_harm": 0.35, "beside": 0.4}
 """Fixed by hand: low for what no row trains; what shows as violence or other instead must be plain to count."""
 
@@ -149,11 +151,20 @@ def _weak(begin: Start, encoder: Encoder, data: Path) -> dict[str, float]:
     return {
         "slope": round(slope, 4),
         "intercept": round(intercept, 4),
-        # One match in ten may be wrong; one text in fifty that breaks the rule may be ruled out.
-        "found": round(float(np.min([t for t in np.unique(p) if gold[p >= t].mean() >= 0.9], initial=0.999)), 4),
+        # One match in ten may be wrong where one text in fifty breaks the rule; one breach in fifty may be ruled out.
+        "found": round(_precise(p, gold), 4),
         "absent": round(float(np.quantile(p[gold], 0.02)), 4),
         "auroc": round(float(roc_auc_score(gold, cosine)), 4),
     }
+
+
+def _precise(p: np.ndarray, gold: np.ndarray) -> float:
+    """The least probability from which nine matches in ten are right; above all where none is."""
+    for t in np.unique(p):
+        right, wrong = (p[gold] >= t).mean() * _PRIOR, (p[~gold] >= t).mean() * (1 - _PRIOR)
+        if right >= 9 * wrong and right:
+            return float(t)
+    return 1.01
 
 
 def _sure(rows: Sequence[Row], folder: Path) -> dict[str, float]:

@@ -49,6 +49,8 @@ class Recipe:
 
 _SHARES = {"prompt": 1, "text": 6, "response": 10}
 """Texts and responses are longer and more alike: a source gives fewer of them to one epoch."""
+_REPLY = 4.0
+"""Weight of refused? and addressed?: two outputs among twenty-six, and few rows know them."""
 _PROMPT_DROPPED = 0.05
 """Share of responses that are read without their prompt."""
 
@@ -106,7 +108,7 @@ def _targets(rows: Sequence[Row]) -> tuple[Tensor, Tensor]:
         for place, value in enumerate((row.refused, row.addressed)):
             if value is not None:
                 target[number, at["reply"].start + place] = float(value)
-                weight[number, at["reply"].start + place] = 1.0
+                weight[number, at["reply"].start + place] = _REPLY
     return target, weight
 
 

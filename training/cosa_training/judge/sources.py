@@ -174,14 +174,27 @@ def _responses(data: Path) -> Iterable[Row]:
                             )
                         )
             elif raw["source"] == "coconot":
-                # Chosen answers, rejected refuses: labels by construction.
+                # Chosen answers what was asked. Rejected is a refusal only sometimes: only what was read counts.
                 for side in ("chosen", "rejected"):
-                    yield Row(
-                        id=f"{raw['id']}:{side}", source="coconot-pairs", head="response", text=raw[side],
-                        prompt=raw["prompt"], risks=frozenset(), refused=side == "rejected",
-                        addressed=side == "chosen", split=raw["split"], group=_key(raw["prompt"]), weight=0.5,
-                        clean=False,
-                    )  # fmt: skip
+                    if side == "rejected" and f"{raw['id']}:{side}" not in labels:
+                        continue
+                    chosen = side == "chosen"
+                    yield fixed(
+                        Row(
+                            id=f"{raw['id']}:{side}",
+                            source="coconot-pairs",
+                            head="response",
+                            text=raw[side],
+                            prompt=raw["prompt"],
+                            risks=frozenset() if chosen else None,
+                            refused=False if chosen else None,
+                            addressed=True if chosen else None,
+                            split=raw["split"],
+                            group=_key(raw["prompt"]),
+                            weight=0.5,
+                            clean=not chosen,
+                        )
+                    )
 
 
 def _texts(data: Path, rng: random.Random, pairs: int) -> Iterable[Row]:

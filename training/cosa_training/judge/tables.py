@@ -40,6 +40,11 @@ def _harmless_of(row: Row, source: str) -> bool:
     return row.head == "prompt" and row.source == source and row.any_risk is False and row.clean
 
 
+def _configurable(row: Row) -> bool:
+    """A prompt that shows one of the seven risks that a config can name; 'other' is a residue with its own labels."""
+    return row.head == "prompt" and row.clean and bool((row.risks or frozenset()) - {"other"})
+
+
 def _answer_of(row: Row, source: str) -> bool:
     return row.head == "response" and row.source == source and row.clean and row.risks is not None
 
@@ -124,7 +129,7 @@ def _sensitive(every: dict[str, _Answers]) -> str:
     for name, said in every.items():
         for benign, fold in (("phtest", 0), ("coconot", 1)):
             safe = said.where(partial(_harmless_of, source=benign))
-            risky = [i for i in said.where(lambda row: row.head == "prompt" and row.clean and bool(row.any_risk))
+            risky = [i for i in said.where(_configurable)
                      if said.folds[i] == fold]  # fmt: skip
             threshold = np.quantile(said.any[safe], 1 - _FLAGGED)
             recall = float((said.any[risky] > threshold).mean())

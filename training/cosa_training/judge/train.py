@@ -41,6 +41,12 @@ class Start:
         """Over the pruned vocabulary."""
         return WordPiece(self.pieces)
 
+    def over(self, pieces: list[str]) -> Start:
+        """The same over another vocabulary: that of weights which were trained before."""
+        whole = vocabulary.read((self.folder / "vocab.txt").read_text("utf-8"))
+        where = {piece: number for number, piece in enumerate(whole)}
+        return replace(self, pieces=pieces, keep=[where[piece] for piece in pieces])
+
     def encoder(self) -> Encoder:
         """Untrained: MiniLM's weights, empty heads."""
         return minilm(self.folder, self.keep, list(self.layers))
