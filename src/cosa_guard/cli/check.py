@@ -75,4 +75,7 @@ def _print(guard: Guard, ruling: Ruling) -> None:
     if ruling.decision.unexamined:
         console.print(f"  nobody examined: {', '.join(ruling.decision.unexamined)}", markup=False)
         if guard.unexamined:
-            console.print("  a judge that reads covers them: --judge rules --judge model", markup=False)
+            console.print(
+                "  a judge that reads the policy covers them: --judge rules --judge embedded --judge model",
+                markup=False,
+            )

@@ -8,7 +8,6 @@ import sys
 import pytest
 
 from cosa_guard import backends
-from cosa_guard.cli import main
 from cosa_guard.testing import FakeBackend
 from cosa_sdk import presets
 
@@ -26,23 +25,6 @@ def shop(tmp_path):
     path = tmp_path / "shop.yaml"
     path.write_text(SHOP, "utf-8")
     return str(path)
-
-
-@pytest.fixture
-def cosa(monkeypatch, capsys):
-    """Run the command as the shell would: (exit code, stdout, stderr)."""
-
-    def run(*arguments):
-        monkeypatch.setattr(sys, "argv", ["cosa", *arguments])
-        code = 0
-        try:
-            main()
-        except SystemExit as end:
-            code = end.code or 0
-        captured = capsys.readouterr()
-        return code, captured.out, captured.err
-
-    return run
 
 
 @pytest.fixture

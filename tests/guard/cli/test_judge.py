@@ -9,7 +9,6 @@ import sys
 import pytest
 
 from cosa_guard import backends, judges
-from cosa_guard.cli import main
 from cosa_guard.cli.judge import select
 from cosa_guard.labelled import LabelledRow
 from cosa_guard.testing import FakeBackend, ScriptedJudge
@@ -52,21 +51,10 @@ class Fitted:
 
 
 @pytest.fixture
-def cosa(monkeypatch, capsys):
-    """Run the command as the shell would: (exit code, stdout, stderr)."""
+def cosa(cosa, monkeypatch):
+    """`cosa judge …`, a hundred columns wide."""
     monkeypatch.setenv("COLUMNS", "100")
-
-    def run(*arguments):
-        monkeypatch.setattr(sys, "argv", ["cosa", "judge", *map(str, arguments)])
-        code = 0
-        try:
-            main()
-        except SystemExit as end:
-            code = end.code or 0
-        captured = capsys.readouterr()
-        return code, captured.out, captured.err
-
-    return run
+    return lambda *arguments: cosa("judge", *arguments)
 
 
 @pytest.fixture

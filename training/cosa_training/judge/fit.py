@@ -182,7 +182,28 @@ def _distilled(out: Tensor, batch: Sequence[Lesson]) -> Tensor:
     return total / max(1, count)
 
 
-def fit(  # noqa: PLR0915  # one loop, read from top to bottom
+def _planned(
+    given: Sequence[Lesson], tokenizer: WordPiece, recipe: Recipe, rng: random.Random
+) -> list[list[tuple[Lesson, Coded]]]:
+    """Every batch of a run, noise and padding in place."""
+    epochs = [1.0] * int(recipe.epochs) + ([recipe.epochs % 1] if recipe.epochs % 1 else [])
+    harmless = [lesson.row.text for lesson in given if lesson.row.head == "prompt" and lesson.row.any_risk is False]
+    plan: list[list[tuple[Lesson, Coded]]] = []
+    for share in epochs:
+        items = []
+        for lesson in _draw(given, recipe.most_of_a_source, share, rng):
+            row = lesson.row
+            text = noisy(row.text, rng) if rng.random() < recipe.noise else row.text
+            if row.head == "prompt" and harmless and rng.random() < recipe.padding:
+                text = padded(text, harmless, rng)
+            prompt = "" if row.head == "response" and rng.random() < _PROMPT_DROPPED else row.prompt
+            items.append((lesson, encode(tokenizer, text, prompt)))
+        drawn = _batches([len(ids) for _, (ids, _) in items], recipe.batch_pieces, rng)
+        plan += [[items[i] for i in numbers] for numbers in drawn]
+    return plan
+
+
+def fit(  # one loop, read from top to bottom
     model: Encoder | Fast, tokenizer: WordPiece, given: Sequence[Lesson], recipe: Recipe, *, name: str = "fit"
 ) -> None:
     """Train in place on every row that is given; what is left out must be left out before.
@@ -206,20 +227,7 @@ def fit(  # noqa: PLR0915  # one loop, read from top to bottom
         [{"params": body, "lr": recipe.rate}, {"params": heads, "lr": recipe.head_rate}], weight_decay=0.01, fused=True
     )
     scale = _scale([lesson.row for lesson in given])
-    epochs = [1.0] * int(recipe.epochs) + ([recipe.epochs % 1] if recipe.epochs % 1 else [])
-    harmless = [lesson.row.text for lesson in given if lesson.row.head == "prompt" and lesson.row.any_risk is False]
-    plan: list[list[tuple[Lesson, Coded]]] = []
-    for share in epochs:
-        items = []
-        for lesson in _draw(given, recipe.most_of_a_source, share, rng):
-            row = lesson.row
-            text = noisy(row.text, rng) if rng.random() < recipe.noise else row.text
-            if row.head == "prompt" and harmless and rng.random() < recipe.padding:
-                text = padded(text, harmless, rng)
-            prompt = "" if row.head == "response" and rng.random() < _PROMPT_DROPPED else row.prompt
-            items.append((lesson, encode(tokenizer, text, prompt)))
-        drawn = _batches([len(ids) for _, (ids, _) in items], recipe.batch_pieces, rng)
-        plan += [[items[i] for i in numbers] for numbers in drawn]
+    plan = _planned(given, tokenizer, recipe, rng)
     steps = len(plan)
     warm = max(1, steps // 20)
     schedule = torch.optim.lr_scheduler.LambdaLR(

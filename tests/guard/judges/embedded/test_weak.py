@@ -41,12 +41,20 @@ def test_a_rule_is_nearest_to_its_own_words(shipped, name):
     assert all(-1.001 <= cosine <= 1.001 for cosine in near.values())
 
 
-def test_examples_are_subjects_too(shipped):
+def test_an_example_is_not_what_a_rule_forbids(shipped):
     example = "Who wins the cup final on Sunday?"
-    rules = [*RULES[:2], {"id": "sport", "stance": "forbid", "text": "gambling", "examples": [{"prompt": example, "good": "No idea."}]}]
-    near = likeness(SafetyConfig(name="e", rules=rules), shipped.read(example, meant=True).meanings)
+    bare = {"id": "sport", "stance": "forbid", "text": "gambling"}
+    told = {**bare, "examples": [{"prompt": example, "good": "No idea."}]}
+    read = shipped.read(example, meant=True).meanings
 
-    assert near["rule:sport"] > 0.99
+    assert likeness(SafetyConfig(name="e", rules=[told]), read) == likeness(SafetyConfig(name="e", rules=[bare]), read)
+
+
+def test_a_question_on_the_subject_of_an_example_is_not_refused():
+    from cosa_guard import Guard
+    from cosa_sdk import presets
+
+    assert Guard(presets.load("childrens-learning"), accept_unexamined=True).check("How do volcanoes erupt?").outcome != "violates"
 
 
 def test_a_rule_as_long_as_configs_allow(shipped):
