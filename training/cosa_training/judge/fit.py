@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from cosa_guard.judges.embedded.windows import PROMPT_ROOM, ROOM, Coded, coded
+from cosa_guard.judges.embedded.windows import PROMPT_ROOM, ROOM, Coded, coded, ends
 from cosa_guard.judges.embedded.wordpiece import PAD, WordPiece
 from cosa_training.judge.augment import noisy, padded
 from cosa_training.judge.encoder import HEADS, MEANING, Encoder, Fast
@@ -67,9 +67,7 @@ def slices() -> dict[str, slice]:
 def encode(tokenizer: WordPiece, text: str, prompt: str = "") -> Coded:
     """One reading. Of a long text the beginning and the end; of a long prompt the end."""
     body = tokenizer.ids(text if len(text) < ROOM * 60 else f"{text[: ROOM * 40]} {text[-ROOM * 20 :]}")
-    if len(body) > ROOM:
-        body = body[: ROOM * 2 // 3] + body[-ROOM // 3 :]
-    return coded(body, tokenizer.ids(prompt[-PROMPT_ROOM * 20 :]) if prompt else None)
+    return coded(ends(body), tokenizer.ids(prompt[-PROMPT_ROOM * 20 :]) if prompt else None)
 
 
 def _pad(rows: Sequence[Coded]) -> tuple[Tensor, Tensor, Tensor]:

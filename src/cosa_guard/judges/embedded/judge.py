@@ -19,7 +19,7 @@ from cosa_guard.judges.embedded.recalibration import head_of, recalibrated
 from cosa_guard.judges.embedded.tiers import CODES, HEADS, MEANING, Array, Tier, load, logsumexp, stack, vocabulary
 from cosa_guard.judges.embedded.views import views
 from cosa_guard.judges.embedded.weak import likeness, weak_rules
-from cosa_guard.judges.embedded.windows import PROMPT_ROOM, ROOM, Coded, coded, sentences, window_at
+from cosa_guard.judges.embedded.windows import PROMPT_ROOM, ROOM, Coded, coded, ends, sentences
 from cosa_guard.judges.embedded.wordpiece import UNK, lowered
 from cosa_guard.labelled import LabelledRow
 from cosa_guard.verdicts import Case, Verdict
@@ -34,8 +34,12 @@ HOLDBACK = 40
 """Characters: what makes a sentence bad may be its last word."""
 REACH = 24_000
 """Most characters of a conversation that the judge reads."""
-_WINDOWS = 2
-"""Windows of a long text that the encoder reads beside its beginning and end."""
+_SENTENCES = 4
+"""Sentences of a long text that the encoder reads beside its beginning and end: the likeliest, each alone. With its
+neighbours a sentence is read wrongly: harmless ones dilute it."""
+_DISCOUNT = 1.5
+"""Log-odds that a single sentence must show more than a whole text: the highest of several is high by chance, and a
+sentence without its context looks worse than it is (`training/LOG.md`)."""
 _EXPLAINED = 80
 """Words that an explanation leaves out in turn."""
 _WORD = re.compile(r"\S+")
@@ -150,19 +154,20 @@ class Embedded:
         """
         forms = views(text, self._knows)
         asked = self._tokenizer.ids(prompt[-PROMPT_ROOM * 20 :]) if prompt else None
-        first, rest, sure = self._plan(forms, asked, head)
+        whole, single, sure = self._plan(forms, asked, head)
         tier = self._fast if self._encoder is None or (sure and not meant) else self._encoder
-        out = tier.read([first, *rest])
-        z = out[:, HEADS[head]].max(axis=0)
-        whole = float(logsumexp(out[:, HEADS[head]]).max())
+        out = tier.read([*whole, *single])
+        told = out[:, HEADS[head]].copy()
+        told[len(whole) :] -= _DISCOUNT
+        z, together = told.max(axis=0), float(logsumexp(told).max())
         known = self.calibrated
         risks = {risk: known.probability(head, risk, float(z[i])) for i, risk in enumerate(RISKS)}
         risks |= self._floor([*forms, prompt], risks)
         reply = out[0, HEADS["reply"]] if head == "response" else None
         return Reading(
             risks=risks,
-            any_risk=known.probability(head, "any", whole),
-            logits={**{risk: float(z[i]) for i, risk in enumerate(RISKS)}, "any": whole},
+            any_risk=known.probability(head, "any", together),
+            logits={**{risk: float(z[i]) for i, risk in enumerate(RISKS)}, "any": together},
             meanings=out[:, MEANING] if tier is self._encoder else None,
             refused=known.probability("reply", "refused", float(reply[0])) if reply is not None else 0.0,
             addressed=known.probability("reply", "addressed", float(reply[1])) if reply is not None else 0.0,
@@ -172,31 +177,21 @@ class Embedded:
     def _knows(self, word: str) -> bool:
         return self._tokenizer.number(word) != UNK
 
-    def _plan(self, forms: list[str], asked: list[int] | None, head: str) -> tuple[Coded, list[Coded], bool]:
-        """What is read: beginning and end, then the likeliest parts; and whether the static tier is sure of nothing."""
-        first: Coded | None = None
-        rest: list[Coded] = []
-        parts: list[Coded] = []
+    def _plan(self, forms: list[str], asked: list[int] | None, head: str) -> tuple[list[Coded], list[Coded], bool]:
+        """What is read: every form, sentences of the long ones; and whether the static tier is sure of nothing."""
+        whole: list[Coded] = []
+        single: list[Coded] = []
+        told: list[Array] = []
         for form in forms:
             body = self._tokenizer.ids(form)
-            short = len(body) <= ROOM
-            reading = coded(body if short else body[: ROOM * 2 // 3] + body[-ROOM // 3 :], asked)
-            if first is None:
-                first = reading
-            else:
-                rest.append(reading)
-            parts.append(reading)
-            if not short:
+            whole.append(coded(ends(body), asked))
+            if len(body) > ROOM:
                 pieces = sentences(self._tokenizer, form)
-                told = self._fast.read([coded(piece, asked) for piece in pieces])
-                order = _likeliest(pieces, logsumexp(told[:, HEADS[head]]))
-                windows = dict.fromkeys(tuple(window_at(pieces, centre)) for centre in order)
-                rest += [coded(list(window), asked) for window in windows]
-                parts += [coded(pieces[centre], asked) for centre in order]
-        assert first is not None  # `forms` begins with the text itself
-        told = self._fast.read(parts)
-        sure = float(logsumexp(told[:, HEADS[head]]).max()) <= self.calibrated.sure[head]
-        return first, rest, sure
+                scores = logsumexp(self._fast.read([coded(piece, asked) for piece in pieces])[:, HEADS[head]])
+                told.append(scores)
+                single += [coded(pieces[number], asked) for number in _likeliest(pieces, scores)]
+        told.append(logsumexp(self._fast.read(whole)[:, HEADS[head]]))
+        return whole, single, float(stack(told).max()) <= self.calibrated.sure[head]
 
     def _floor(self, forms: list[str], risks: Mapping[str, float]) -> dict[str, float]:
         """`forms`: the text, its decoded forms, and what it answers: an age may stand in the question alone."""
@@ -262,7 +257,7 @@ def _likeliest(pieces: Sequence[list[int]], scores: Array) -> list[int]:
     found: dict[tuple[int, ...], int] = {}
     for centre in scores.argsort()[::-1]:
         found.setdefault(tuple(pieces[centre]), int(centre))
-        if len(found) == _WINDOWS:
+        if len(found) == _SENTENCES:
             break
     return list(found.values())
 

@@ -1,13 +1,12 @@
-"""What of a long text is read, and where: sentences, and the windows that are made of them."""
+"""What of a long text is read: its beginning and end together, and single sentences."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
 
 from cosa_guard.judges.embedded.wordpiece import CLS, SEP, WordPiece
 
-__all__ = ["PROMPT_ROOM", "ROOM", "Coded", "coded", "sentences", "window_at"]
+__all__ = ["PROMPT_ROOM", "ROOM", "Coded", "coded", "ends", "sentences"]
 
 ROOM = 96
 """Most word pieces that the encoder reads at once; as in training."""
@@ -33,19 +32,9 @@ def sentences(tokenizer: WordPiece, text: str) -> list[list[int]]:
     return found
 
 
-def window_at(parts: Sequence[list[int]], centre: int) -> list[int]:
-    """One sentence with the neighbours that fit, the earlier one first: what a sentence means may stand before it."""
-    first = last = centre
-    size = len(parts[centre])
-    while True:
-        if first and size + len(parts[first - 1]) <= ROOM // 2:
-            first -= 1
-            size += len(parts[first])
-        elif last + 1 < len(parts) and size + len(parts[last + 1]) <= ROOM // 2:
-            last += 1
-            size += len(parts[last])
-        else:
-            return [number for part in parts[first : last + 1] for number in part]
+def ends(body: list[int]) -> list[int]:
+    """What is read of a text at once: all of a short one; of a long one its beginning and its end."""
+    return body if len(body) <= ROOM else body[: ROOM * 2 // 3] + body[-ROOM // 3 :]
 
 
 def coded(body: list[int], asked: list[int] | None = None) -> Coded:

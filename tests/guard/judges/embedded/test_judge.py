@@ -287,7 +287,7 @@ def test_a_long_text_costs_few_readings_of_the_encoder(plain):
     one = told(plain, {})
     one.judge(case(FILLER * 200))
 
-    assert len(one._encoder.read_rows) <= 3
+    assert 2 <= len(one._encoder.read_rows) <= 5
 
 
 def test_the_likeliest_part_of_a_long_text_is_read(plain):
@@ -297,6 +297,14 @@ def test_the_likeliest_part_of_a_long_text_is_read(plain):
     one.judge(case(f"{FILLER * 20} A zebra. {FILLER * 20}"))
 
     assert any(needle in ids for ids in texts_of(one._encoder))
+
+
+def test_a_single_sentence_must_show_more_than_a_whole_text(plain):
+    needle = Embedded(str(plain))._tokenizer.ids("zebra")[0]
+    one = told(plain, lambda ids: {"weapons": 3.0 if needle in ids else -9.0}, fast=lambda ids: {"weapons": float(needle in ids)})
+    alone, hidden = (one.judge(case(text)).risks["weapons"] for text in ("A zebra.", f"{FILLER * 20} A zebra. {FILLER * 20}"))
+
+    assert 0.5 < hidden < alone
 
 
 def test_repeating_a_sentence_does_not_hide_another(plain):
