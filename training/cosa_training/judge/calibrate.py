@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -18,9 +19,24 @@ from cosa_training.judge.train import Start
 
 __all__ = ["answers_of", "calibrate", "platt"]
 
-_POINTS = {"balanced": (0.05, 0.10), "strict": (0.12, 0.05), "permissive": (0.015, 0.25)}
-"""Operating point -> share of harmless rows that all risks together may flag, and share of the rows that show a risk
-which may fall below the threshold under which it counts as absent; both are means over sources."""
+
+@dataclass(frozen=True, slots=True)
+class _Point:
+    """What an operating point may get wrong, as means over sources."""
+
+    flagged: float
+    """Share of harmless rows in which something may be found."""
+    missed: float
+    """Share of the rows with a risk in which that risk may count as absent."""
+    cleared: float
+    """Share of the rows with any risk in which all may count as absent."""
+
+
+_POINTS = {
+    "balanced": _Point(0.08, 0.10, 0.20),
+    "strict": _Point(0.15, 0.05, 0.10),
+    "permissive": _Point(0.03, 0.20, 0.35),
+}
 _FEWEST = 50
 _PRIOR = 0.02
 """Share of ordinary texts that break a given rule in words."""
@@ -101,23 +117,16 @@ def calibrate(rows: Sequence[Row], folder: Path, begin: Start, encoder: Encoder,
         mine = [held[i] for i in index]
         z, even = out[index][:, at[head]], _even(mine)
         gold = np.array([[risk in (row.risks or ()) for risk in RISKS] for row in mine])
-        harmless = np.array([row.any_risk is False for row in mine])
-        shown = ~harmless
+        shown = np.array([row.any_risk for row in mine], dtype=bool)
         whole = np.logaddexp.reduce(z, axis=1)
         slopes[head] = {risk: list(platt(z[:, k], gold[:, k], even)) for k, risk in enumerate(RISKS)}
         slopes[head]["any"] = list(platt(whole, shown, even))
         told[head] = float(roc_auc_score(shown, whole))
-        safe = [row for row, ok in zip(mine, harmless, strict=True) if ok]
-        for name, (flags, misses) in _POINTS.items():
-            points[name][head] = {}
-            for k, risk in enumerate(RISKS):
-                slope, intercept = slopes[head][risk]
-                p = 1 / (1 + np.exp(-(slope * z[:, k] + intercept)))
-                # Eight risks may each flag: together they should flag the share, so each gets a quarter of it.
-                high = _high(p[harmless], safe, flags / 4)
-                with_it = [row for row, yes in zip(mine, gold[:, k], strict=True) if yes]
-                low = _low(p[gold[:, k]], with_it, misses, high)
-                points[name][head][risk] = [round(low, 4), round(high, 4)]
+        p = {k: _sigmoid(slopes[head][k], z[:, n]) for n, k in enumerate(RISKS)} | {
+            "any": _sigmoid(slopes[head]["any"], whole)
+        }
+        for name, point in _POINTS.items():
+            points[name][head] = _bounds(p, mine, point)
     slopes["reply"] = _replies(held, out)
     return {
         "format": "cosa-embedded-calibration-1",
@@ -130,6 +139,28 @@ def calibrate(rows: Sequence[Row], folder: Path, begin: Start, encoder: Encoder,
         "weak": _weak(begin, encoder, data),
         "sure": _sure(rows, folder),
     }
+
+
+def _sigmoid(line: Sequence[float], logit: np.ndarray) -> np.ndarray:
+    return np.asarray(1 / (1 + np.exp(-(line[0] * logit + line[1]))))
+
+
+def _bounds(p: dict[str, np.ndarray], rows: Sequence[Row], point: _Point) -> dict[str, list[float]]:
+    """Thresholds of one head at one operating point, from calibrated probabilities on unseen sources."""
+
+    def among(name: str, keep: Callable[[Row], bool]) -> tuple[np.ndarray, list[Row]]:
+        here = [i for i, row in enumerate(rows) if keep(row)]
+        return p[name][here], [rows[i] for i in here]
+
+    found = {}
+    for risk in RISKS:
+        # Eight risks may each flag what 'any risk' does not: together they should flag half of the share.
+        high = _high(*among(risk, lambda row: not row.any_risk), point.flagged / 8)
+        low = _low(*among(risk, lambda row, risk=risk: risk in (row.risks or ())), point.missed, high)
+        found[risk] = [round(low, 4), round(high, 4)]
+    high = _high(*among("any", lambda row: not row.any_risk), point.flagged / 2)
+    low = _low(*among("any", lambda row: bool(row.any_risk)), point.cleared, high)
+    return found | {"any": [round(low, 4), round(high, 4)]}
 
 
 def _replies(held: Sequence[Row], out: np.ndarray) -> dict[str, list[float]]:

@@ -47,7 +47,7 @@ class Recipe:
     seed: int = 0
 
 
-_SHARES = {"prompt": 1, "text": 6, "response": 6}
+_SHARES = {"prompt": 1, "text": 6, "response": 4}
 """Texts and responses are longer and more alike: a source gives fewer of them to one epoch."""
 _REPLY = 4.0
 """Weight of refused? and addressed?: two outputs among twenty-six, and few rows know them."""

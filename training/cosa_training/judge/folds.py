@@ -48,6 +48,6 @@ FOLDS = (
             {"xsafety-en", "dolly", "self-instruct-seed", "wildchat", "diasafety", "cosa-plain", "cosa-languages"}
         ),
     ),
-    Fold("wildguard", frozenset({"wildguard"})),
+    Fold("wildguard", frozenset({"wildguard", "cosa-responses3"})),
 )
 """The sixth leaves out the largest source of prompts, risky and harmless together."""

@@ -147,10 +147,11 @@ def _responses(data: Path) -> Iterable[Row]:
         if fix is None:
             return row
         risks, floor, doubt = _codes(fix[1])
-        # What a person said about harm stays; what nobody had said is added.
+        # What a person said about harm stays; what nobody had said is added. Do-Not-Answer counts a reply that declines
+        # and then advises among its answers, so that of refusals only our own reading has one meaning in all sources.
         return replace(
             row, risks=risks if row.risks is None else row.risks, floor=floor, clean=row.clean and not doubt,
-            refused=fix[2] == "y" if row.refused is None else row.refused, addressed=fix[3] == "y",
+            refused=fix[2] == "y", addressed=fix[3] == "y",
         )  # fmt: skip
 
     for row in read_rows(data / "qa_labelled.jsonl.gz"):

@@ -31,6 +31,8 @@ _MACRO = "DFPSVW"
 """Drugs are reported beside the mean, not in it; 'other' never."""
 _FEWEST = 20
 _FLAGGED = 0.2
+_EVERYDAY = frozenset({"dolly", "self-instruct-seed", "wildchat", "certified-llm-safety"})
+_LOOK_ALIKES = frozenset({"phtest", "coconot", "cosa-contrast", "cosa-contrast2"})
 _DRAWS = 400
 _ENOUGH = 100
 """Rows of a source whose calibration is told."""
@@ -228,20 +230,52 @@ def _calibrated(said: _Answers, raw: dict[str, Any], head: str, index: list[int]
 
 
 def _points(said: _Answers, raw: dict[str, Any]) -> str:
-    """What the operating points do on the answers that they were set by."""
+    """What the operating points do on the answers that they were set by, under a config that forbids every risk."""
     body = []
     for head in ("prompt", "text", "response"):
         index = said.where(partial(_read_by, head=head))
         shown = np.array([bool(said.rows[i].any_risk) for i in index], dtype=bool)
-        p = {risk: _calibrated(said, raw, head, index, risk) for risk in RISKS}
+        p = {name: _calibrated(said, raw, head, index, name) for name in (*RISKS, "any")}
+        groups = [("all", np.ones(len(index), dtype=bool))]
+        if head == "prompt":
+            kinds = (("everyday", _EVERYDAY), ("look-alikes", _LOOK_ALIKES))
+            groups += [(name, np.array([said.rows[i].source in sources for i in index])) for name, sources in kinds]
         for point, bounds in raw["points"].items():
-            found = np.any([p[risk] >= bounds[head][risk][1] for risk in RISKS], axis=0)
-            unsure = np.any([p[risk] >= bounds[head][risk][0] for risk in RISKS], axis=0) & ~found
-            cells = [f"{part[rows].mean():.0%}" for rows in (~shown, shown) for part in (found, unsure)]
-            body.append([point, head, str(len(index)), *cells])
-    return _table(
-        ["point", "head", "rows", "harmless: flagged", "harmless: undecided", "risky: found", "risky: undecided"], body
-    )
+            at = bounds[head]
+            found = np.any([p[name] >= at[name][1] for name in p], axis=0)
+            absent = np.all([p[risk] < at[risk][0] for risk in RISKS], axis=0) | (p["any"] < at["any"][0])
+            for name, here in groups:
+                cells = [_share(part[rows & here]) for rows in (~shown, shown) for part in (found, ~found & ~absent)]
+                body.append([point, head, name, str(here.sum()), *cells])
+    head = ["point", "head", "sources", "rows", "harmless: flagged", "undecided", "risky: found", "undecided"]
+    return _table(head, body)
+
+
+def _share(part: np.ndarray) -> str:
+    return f"{part.mean():.0%}" if len(part) >= _FEWEST else "n/a"
+
+
+def _language_model(every: dict[str, _Answers], path: Path) -> str:
+    """AUROC of any risk on the prompts that a language model was asked about too."""
+    if not path.exists():
+        return "Not measured: run `python -m cosa_training.judge.llm`."
+    kept = json.loads(path.read_text("utf-8"))
+    scores: dict[str, float] = kept["scores"]
+    said = every["encoder"]
+    asked = [i for i, row in enumerate(said.rows) if row.id in scores and row.head == "prompt" and row.clean]
+    gold = np.array([bool(said.rows[i].any_risk) for i in asked], dtype=bool)
+    folds = np.array([said.folds[i] for i in asked])
+    answers = {
+        f"{kept['model']}, {kept['seconds_per_prompt']} s a prompt": np.array([scores[said.rows[i].id] for i in asked])
+    }
+    for system, other in every.items():
+        by_id = {row.id: other.any[n] for n, row in enumerate(other.rows)}
+        answers[system] = np.array([by_id[said.rows[i].id] for i in asked])
+    body = []
+    for system, values in answers.items():
+        by_fold = [_cell(gold[folds == n], values[folds == n]) for n in range(len(FOLDS))]
+        body.append([system, str(len(asked)), _interval(gold, values), *by_fold])
+    return _table(["system", "prompts", "AUROC, any risk", *(fold.name for fold in FOLDS)], body)
 
 
 def _ece(said: _Answers, raw: dict[str, Any]) -> str:
@@ -279,6 +313,7 @@ def tables(data: Path, folder: Path, calibration: Path) -> str:
         ("Harmless look-alikes of unseen sources: recall where a fifth of them is flagged", _sensitive(every)),
         ("Responses: AUROC of harm, by left-out source", _responses(every)),
         ("Responses: refused? and addressed?", _refusals(every)),
+        ("Beside a language model: yes/no log-odds, zero-shot", _language_model(every, folder.parent / "llm.json")),
         ("Source-predictability probe", _probe(said)),
         ("Operating points, on the answers that they were set by", _points(said, raw)),
         ("Calibration error of any risk, by unseen source", _ece(said, raw)),

@@ -56,7 +56,8 @@ class Calibrated:
     slopes: Mapping[str, Mapping[str, tuple[float, float]]]
     """Head -> risk id, `any`, `refused` or `addressed` -> slope, intercept."""
     thresholds: Mapping[str, Mapping[str, Thresholds]]
-    """Head -> risk id -> thresholds."""
+    """Head -> risk id -> thresholds. `any`: of any risk; below `low` every risk is absent, from `high` on the likeliest
+    risk is shown."""
     floor: Mapping[str, float]
     """Floor id -> probability from which a floor word counts: the category at a low threshold. `beside`: what the risks
     that are not the floor's own weigh."""
@@ -122,14 +123,15 @@ def _check(found: Calibrated) -> None:
     risks = taxonomy.builtin().ids
     for head in ("prompt", "text", "response"):
         looked_up = [found.slopes[head][risk] for risk in (*risks, "any")]
-        looked_up += [(bounds.low, bounds.high) for bounds in (found.thresholds[head][risk] for risk in risks)]
+        looked_up += [(bounds.low, bounds.high) for bounds in (found.thresholds[head][k] for k in (*risks, "any"))]
         if not all(map(math.isfinite, (found.sure[head], *chain.from_iterable(looked_up)))):
             raise ValueError(f"a number of {head!r} is not finite")
         for risk in risks:
             if found.slopes[head][risk][0] <= 0:
                 raise ValueError(f"the slope of {risk!r} for {head!r} turns its ranking round")
-            if found.thresholds[head][risk].low > found.thresholds[head][risk].high:
-                raise ValueError(f"the thresholds of {risk!r} for {head!r} are the wrong way round")
+        for name in (*risks, "any"):
+            if found.thresholds[head][name].low > found.thresholds[head][name].high:
+                raise ValueError(f"the thresholds of {name!r} for {head!r} are the wrong way round")
     others = [*found.slopes["reply"]["refused"], *found.slopes["reply"]["addressed"]]
     others += [*(found.floor[name] for name in (*taxonomy.FLOOR, "beside")), *(found.weak[part] for part in _WEAK)]
     if not all(map(math.isfinite, others)):

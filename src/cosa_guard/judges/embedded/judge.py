@@ -203,13 +203,17 @@ class Embedded:
         return {_MINORS: minors, _MASS_HARM: many}
 
     def _evidence(self, case: Case, reading: Reading) -> tuple[Evidence, dict[str, float]]:
-        found, examined = set(), set()
-        for risk, bounds in self.calibrated.thresholds[_head(case)].items():
+        found: set[str] = set()
+        examined: set[str] = set()
+        bounds = self.calibrated.thresholds[_head(case)]
+        likeliest = max(RISKS, key=lambda risk: reading.risks[risk])
+        for risk in RISKS:
             p = reading.risks[risk]
-            if p >= bounds.high:
+            if p >= bounds[risk].high or (risk == likeliest and reading.any_risk >= bounds["any"].high):
                 found.add(risk)
-            if p >= bounds.high or p < bounds.low:
+            elif p < bounds[risk].low or reading.any_risk < bounds["any"].low:
                 examined.add(risk)
+        examined |= found
         for name in taxonomy.FLOOR:
             examined.add(name)
             if reading.risks[name] >= self.calibrated.floor[name]:

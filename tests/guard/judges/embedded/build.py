@@ -19,8 +19,8 @@ MEANINGS = 4
 
 def raw(**changes):
     """A calibration that changes nothing: probabilities are the sigmoid of logits, unsure from 0.3 to 0.5."""
-    risks = {risk: [0.3, 0.5] for risk in RISKS}
-    points = {"balanced": risks, "strict": {risk: [0.1, 0.2] for risk in RISKS}, "permissive": {risk: [0.6, 0.9] for risk in RISKS}}
+    risks = {"any": [0.0, 1.0]} | {risk: [0.3, 0.5] for risk in RISKS}
+    points = {"balanced": risks, "strict": {"any": [0.0, 1.0]} | {risk: [0.1, 0.2] for risk in RISKS}, "permissive": {"any": [0.0, 1.0]} | {risk: [0.6, 0.9] for risk in RISKS}}
     return {
         "format": "cosa-embedded-calibration-1",
         "name": "plain",

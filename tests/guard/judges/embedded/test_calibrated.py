@@ -41,7 +41,7 @@ def test_the_shipped_file_is_valid_at_every_point(point):
     assert {*READERS} == set(found.thresholds) == set(found.sure)
     assert {*READERS, "reply"} == set(found.slopes)
     for head in READERS:
-        assert {*RISKS} == set(found.thresholds[head])
+        assert {*RISKS, "any"} == set(found.thresholds[head])
         assert all(0.0 <= bounds.low <= bounds.high <= 1.0 for bounds in found.thresholds[head].values())
     assert all(0.0 < threshold < 1.0 for threshold in found.floor.values())
     assert {"floor.minors", "floor.mass_harm", "beside"} == set(found.floor)

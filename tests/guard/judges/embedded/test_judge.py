@@ -248,6 +248,28 @@ def test_what_lies_between_is_undecided(plain, logit, outcome):
     assert outcome == one.check("A text.", stage="output", prompt="Tell me.").outcome
 
 
+def with_any(tmp_path, low, high):
+    content = raw()
+    for bounds in content["points"]["balanced"].values():
+        bounds["any"] = [low, high]
+    return written(tmp_path / "any.json", content)
+
+
+def test_where_no_risk_at_all_is_likely_every_one_is_absent(tmp_path):
+    evidence = told(with_any(tmp_path, 0.9, 1.0), {"drugs": -0.5}).judge(case("A text.")).evidence
+
+    assert not evidence.found
+    assert {*RISKS} <= evidence.examined
+
+
+def test_where_some_risk_is_sure_the_likeliest_is_found(tmp_path):
+    evidence = told(with_any(tmp_path, 0.0, 0.4), {"drugs": -0.3, "violence": -0.4}).judge(case("A text.")).evidence
+
+    assert {"drugs"} == evidence.found
+    assert "drugs" in evidence.examined
+    assert "violence" not in evidence.examined
+
+
 @pytest.mark.parametrize(("turns", "head"), [
     ((), "text"), ((USER("Tell me."),), "response"), ((USER(" "),), "text"), ((BOT("Hello."),), "text"), ((Message("system", "Be kind."),), "text"),
     ((USER("Tell me."), BOT("What?"), USER("\n")), "response"),
@@ -255,7 +277,7 @@ def test_what_lies_between_is_undecided(plain, logit, outcome):
 def test_a_reply_is_read_and_measured_by_one_head(tmp_path, turns, head):
     content = raw()
     content["slopes"] = {**content["slopes"], **{name: {key: [1, -99] for key in (*RISKS, "any")} for name in ("prompt", "text", "response") if name != head}}
-    bounds = {risk: [0.0, 0.0] for risk in RISKS}  # of the other heads: everything is found
+    bounds = {risk: [0.0, 0.0] for risk in (*RISKS, "any")}  # of the other heads: everything is found
     content["points"] = {"balanced": {name: content["points"]["balanced"][name] if name == head else bounds for name in ("prompt", "text", "response")}}
     one = told(written(tmp_path / "c.json", content), {"drugs": 1.0})
     evidence = one.judge(output("A reply.", *turns)).evidence
