@@ -145,7 +145,8 @@ def _responses(data: Path) -> Iterable[Row]:
     def fixed(row: Row) -> Row:
         fix = labels.get(row.id)
         if fix is None:
-            return row
+            unread = row.source == "do-not-answer" and row.refused is False
+            return replace(row, refused=None) if unread else row
         risks, floor, doubt = _codes(fix[1])
         # What a person said about harm stays; what nobody had said is added. Do-Not-Answer counts a reply that declines
         # and then advises among its answers, so that of refusals only our own reading has one meaning in all sources.
@@ -205,18 +206,22 @@ def _texts(data: Path, rng: random.Random, pairs: int) -> Iterable[Row]:
         yield _from(row)
 
 
-def _written() -> Iterable[Row]:
+def _written(data: Path) -> Iterable[Row]:
+    # Prompts of the shared data that replies were written to stay there.
+    with gzip.open(data / "prompts_unlabelled.jsonl.gz", "rt", encoding="utf-8") as lines:
+        asked = {raw["id"]: raw["prompt"] for raw in map(json.loads, lines)}
     for path in sorted(HERE.glob("*.jsonl.gz")):
         name = path.name.removesuffix(".jsonl.gz")
         with gzip.open(path, "rt", encoding="utf-8") as lines:
             for line in lines:
                 raw = json.loads(line)
-                group = f"{name}/{raw['group']}"
-                text = raw.get("response") or raw.get("text") or raw["prompt"]
+                prompt = asked[raw["prompt_id"]] if "prompt_id" in raw else raw.get("prompt", "")
+                group = _key(prompt) if "prompt_id" in raw else f"{name}/{raw['group']}"
+                text = raw.get("response") or raw.get("text") or prompt
                 head = "response" if "response" in raw else "text" if "text" in raw else "prompt"
                 yield Row(
                     id=f"{name}/{raw['id']}", source=f"cosa-{name}", head=head, text=text,
-                    prompt=raw["prompt"] if head == "response" else "",
+                    prompt=prompt if head == "response" else "",
                     risks=frozenset(taxonomy.by_code(code) for code in raw["codes"]), refused=raw.get("refused"),
                     addressed=None if raw.get("refused") and raw.get("addressed") else raw.get("addressed"),
                     split=_side(group), group=group,
@@ -232,6 +237,6 @@ def load(data: Path, *, seed: int = 0, texts: int = 9_000) -> list[Row]:
         texts: how many free-standing texts to draw: more of the same kind does not help.
     """
     rng = random.Random(seed)  # noqa: S311  # a reproducible draw
-    rows = [*_prompts(data), *_labelled_by_us(data), *_responses(data), *_texts(data, rng, texts), *_written()]
+    rows = [*_prompts(data), *_labelled_by_us(data), *_responses(data), *_texts(data, rng, texts), *_written(data)]
     dev = {row.group for row in rows if row.split == "dev"}
     return [replace(row, split="dev") if row.group in dev or row.source in _NOT_TRAINED else row for row in rows]
