@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -145,6 +146,10 @@ def _sigmoid(line: Sequence[float], logit: np.ndarray) -> np.ndarray:
     return np.asarray(1 / (1 + np.exp(-(line[0] * logit + line[1]))))
 
 
+def _shows(row: Row, risk: str) -> bool:
+    return risk in (row.risks or ())
+
+
 def _bounds(p: dict[str, np.ndarray], rows: Sequence[Row], point: _Point) -> dict[str, list[float]]:
     """Thresholds of one head at one operating point, from calibrated probabilities on unseen sources."""
 
@@ -156,7 +161,7 @@ def _bounds(p: dict[str, np.ndarray], rows: Sequence[Row], point: _Point) -> dic
     for risk in RISKS:
         # Eight risks may each flag what 'any risk' does not: together they should flag half of the share.
         high = _high(*among(risk, lambda row: not row.any_risk), point.flagged / 8)
-        low = _low(*among(risk, lambda row, risk=risk: risk in (row.risks or ())), point.missed, high)
+        low = _low(*among(risk, partial(_shows, risk=risk)), point.missed, high)
         found[risk] = [round(low, 4), round(high, 4)]
     high = _high(*among("any", lambda row: not row.any_risk), point.flagged / 2)
     low = _low(*among("any", lambda row: bool(row.any_risk)), point.cleared, high)

@@ -19,12 +19,13 @@ from pathlib import Path
 from cosa_guard.labelled import LabelledRow, read_rows
 from cosa_sdk import taxonomy
 
-__all__ = ["CODES", "RISKS", "Row", "load"]
+__all__ = ["CODES", "HERE", "RISKS", "Row", "load"]
 
 CODES = "DFPVRSWO"
 """Order of the risks in every head."""
 RISKS = tuple(taxonomy.by_code(code) for code in CODES)
 HERE = Path(__file__).parent / "data"
+"""What the project adds."""
 
 _NOT_TRAINED = frozenset({"dolly"})
 """Share-alike licences: measured on, never trained on, so that the weights stay under a permissive one."""

@@ -6,6 +6,7 @@ python -m cosa_training.judge.tables --data FOLDER --answers FOLDER
 from __future__ import annotations
 
 import argparse
+import gzip
 import json
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
@@ -19,10 +20,12 @@ from sklearn.metrics import average_precision_score, balanced_accuracy_score, f1
 from sklearn.model_selection import cross_val_predict
 
 from cosa_guard.evals.metrics import expected_calibration_error
+from cosa_guard.judges.embedded import floor
+from cosa_guard.judges.embedded.wordpiece import lowered
 from cosa_training.judge.calibrate import answers_of
 from cosa_training.judge.fit import slices
 from cosa_training.judge.folds import FOLDS
-from cosa_training.judge.sources import CODES, RISKS, Row, load
+from cosa_training.judge.sources import CODES, HERE, RISKS, Row, load
 
 __all__ = ["main", "tables"]
 
@@ -34,6 +37,7 @@ _FLAGGED = 0.2
 _EVERYDAY = frozenset({"dolly", "self-instruct-seed", "wildchat", "certified-llm-safety"})
 _LOOK_ALIKES = frozenset({"phtest", "coconot", "cosa-contrast", "cosa-contrast2"})
 _DRAWS = 400
+_BEGIN, _END = "<!-- tables -->", "<!-- end of tables -->"
 _ENOUGH = 100
 """Rows of a source whose calibration is told."""
 
@@ -159,6 +163,7 @@ def _responses(every: dict[str, _Answers]) -> str:
         "fake-alignment",
         "cosa-responses",
         "cosa-responses2",
+        "cosa-responses3",
     ]
     body = []
     for name, said in every.items():
@@ -236,7 +241,7 @@ def _points(said: _Answers, raw: dict[str, Any]) -> str:
         index = said.where(partial(_read_by, head=head))
         shown = np.array([bool(said.rows[i].any_risk) for i in index], dtype=bool)
         p = {name: _calibrated(said, raw, head, index, name) for name in (*RISKS, "any")}
-        groups = [("all", np.ones(len(index), dtype=bool))]
+        groups: list[tuple[str, np.ndarray]] = [("all", np.ones(len(index), dtype=bool))]
         if head == "prompt":
             kinds = (("everyday", _EVERYDAY), ("look-alikes", _LOOK_ALIKES))
             groups += [(name, np.array([said.rows[i].source in sources for i in index])) for name, sources in kinds]
@@ -247,8 +252,8 @@ def _points(said: _Answers, raw: dict[str, Any]) -> str:
             for name, here in groups:
                 cells = [_share(part[rows & here]) for rows in (~shown, shown) for part in (found, ~found & ~absent)]
                 body.append([point, head, name, str(here.sum()), *cells])
-    head = ["point", "head", "sources", "rows", "harmless: flagged", "undecided", "risky: found", "undecided"]
-    return _table(head, body)
+    columns = ["point", "head", "sources", "rows", "harmless: flagged", "undecided", "risky: found", "undecided"]
+    return _table(columns, body)
 
 
 def _share(part: np.ndarray) -> str:
@@ -295,6 +300,38 @@ def _ece(said: _Answers, raw: dict[str, Any]) -> str:
     return _table(["head", "source", "rows", "risky", "mean probability", "ECE"], body)
 
 
+def _languages(said: _Answers) -> str:
+    """Any risk, by language, where the written rows in other languages were left out."""
+    with gzip.open(HERE / "languages.jsonl.gz", "rt", encoding="utf-8") as lines:
+        spoken = {f"languages/{raw['id']}": raw["lang"] for raw in map(json.loads, lines)}
+    body = []
+    for language in sorted(set(spoken.values())):
+        index = [i for i, row in enumerate(said.rows) if spoken.get(row.id) == language]
+        gold = np.array([bool(said.rows[i].any_risk) for i in index], dtype=bool)
+        if index:
+            body.append([language, str(len(index)), str(int(gold.sum())), _interval(gold, said.any[index])])
+    return _table(["language", "rows", "risky", "AUROC, any risk"], body)
+
+
+def _floor(said: _Answers, raw: dict[str, Any]) -> str:
+    """What the floor's rule finds on left-out prompts, by public label, and how many others it takes for the floor."""
+    index = said.where(lambda row: row.head == "prompt" and row.risks is not None and (row.clean or bool(row.floor)))
+    p = {risk: _calibrated(said, raw, "prompt", index, risk) for risk in RISKS}
+    beside = raw["floor"]["beside"] * np.maximum(p["violence"], p["other"])
+    rules = (("m", "floor.minors", "sexual", floor.AGE), ("x", "floor.mass_harm", "weapons", floor.SCALE))
+    body = []
+    for mark, name, risk, words in rules:
+        spoken = np.array([bool(words.search(lowered(said.rows[i].text))) for i in index], dtype=bool)
+        found = spoken & (np.maximum(p[risk], beside) >= raw["floor"][name])
+        for label, here in (
+            (f"marked {mark}", np.array([mark in said.rows[i].floor for i in index], dtype=bool)),
+            ("harmless", np.array([said.rows[i].any_risk is False for i in index], dtype=bool)),
+        ):
+            cells = [f"{int(part[here].sum())}" for part in (spoken, found)]
+            body.append([name, label, str(int(here.sum())), *cells])
+    return _table(["floor id", "left-out prompts", "rows", "with a word of it", "found"], body)
+
+
 def tables(data: Path, folder: Path, calibration: Path) -> str:
     """All tables, in Markdown."""
     rows = load(data)
@@ -315,6 +352,8 @@ def tables(data: Path, folder: Path, calibration: Path) -> str:
         ("Responses: refused? and addressed?", _refusals(every)),
         ("Beside a language model: yes/no log-odds, zero-shot", _language_model(every, folder.parent / "llm.json")),
         ("Source-predictability probe", _probe(said)),
+        ("Languages, written rows left out", _languages(said)),
+        ("The floor, on left-out prompts", _floor(said, raw)),
         ("Operating points, on the answers that they were set by", _points(said, raw)),
         ("Calibration error of any risk, by unseen source", _ece(said, raw)),
     ]
@@ -327,8 +366,17 @@ def main() -> None:
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--answers", type=Path, default=Path(__file__).parent / "data" / "answers")
     parser.add_argument("--calibration", type=Path, required=True, help="calibration.json of the build")
+    parser.add_argument("--card", type=Path, help="a Markdown file whose part between the two marks is replaced")
     chosen = parser.parse_args()
-    print(tables(chosen.data, chosen.answers, chosen.calibration))
+    made = tables(chosen.data, chosen.answers, chosen.calibration)
+    if chosen.card is None:
+        print(made)
+        return
+    before, begin, rest = chosen.card.read_text("utf-8").partition(_BEGIN)
+    _, end, after = rest.partition(_END)
+    if not begin or not end:
+        raise SystemExit(f"{chosen.card} lacks the lines {_BEGIN} and {_END}")
+    chosen.card.write_text(f"{before}{begin}\n\n{made}\n{end}{after}", encoding="utf-8")
 
 
 if __name__ == "__main__":
