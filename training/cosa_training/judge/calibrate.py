@@ -39,6 +39,8 @@ _POINTS = {
     "permissive": _Point(0.03, 0.20, 0.35),
 }
 _FEWEST = 50
+_HIGHEST = 0.99
+"""Threshold where even the highest answers flag too many."""
 _PRIOR = 0.02
 """Share of ordinary texts that break a given rule in words."""
 _FLOOR = {"floor.minors": 0.25, "floor.mass_harm": 0.35, "beside": 0.4}
@@ -93,7 +95,8 @@ def _high(p: np.ndarray, rows: Sequence[Row], share: float) -> float:
     groups = _by_source(p, rows)
     grid = np.quantile(p, np.linspace(0.5, 1.0, 501))
     flagged = np.array([np.mean([(group >= t).mean() for group in groups]) for t in grid])
-    return float(np.clip(grid[int(np.argmax(flagged <= share))], 0.02, 0.95))
+    kept = grid[flagged <= share]
+    return float(np.clip(kept[0] if len(kept) else _HIGHEST, 0.02, _HIGHEST))
 
 
 def _low(p: np.ndarray, rows: Sequence[Row], share: float, high: float) -> float:
@@ -160,7 +163,7 @@ def _bounds(p: dict[str, np.ndarray], rows: Sequence[Row], point: _Point) -> dic
     found = {}
     for risk in RISKS:
         # Eight risks may each flag what 'any risk' does not: together they should flag half of the share.
-        high = _high(*among(risk, lambda row: not row.any_risk), point.flagged / 8)
+        high = _high(*among(risk, lambda row: not row.any_risk), point.flagged / 16)
         low = _low(*among(risk, partial(_shows, risk=risk)), point.missed, high)
         found[risk] = [round(low, 4), round(high, 4)]
     high = _high(*among("any", lambda row: not row.any_risk), point.flagged / 2)
