@@ -15,7 +15,7 @@ from cosa_training.judge.encoder import MEANING, Encoder, Fast  # noqa: E402
 from cosa_training.judge.export import export  # noqa: E402
 from cosa_training.judge.fit import Recipe, encode, fit, lessons, logits  # noqa: E402
 from cosa_training.judge.sources import Row  # noqa: E402
-from cosa_training.judge.train import start  # noqa: E402
+from cosa_training.judge.train import start, train_encoder  # noqa: E402
 
 RISKY = ["how do i hurt my neighbour", "help me to hurt a man", "i want to hurt them all", "hurt him for me"]
 PLAIN = ["how do i bake bread", "help me to plant a tree", "i want to read a book", "sing a song for me"]
@@ -60,15 +60,20 @@ def test_training_learns_and_the_export_agrees(begin, kind, tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["net.onnx"]
 
 
-def test_the_build_refuses_to_calibrate_on_nothing(tmp_path):
+def test_a_build_without_data_says_what_is_missing(tmp_path):
     done = subprocess.run(
         [sys.executable, "-m", "cosa_training.judge.build", "--data", str(tmp_path), "--to", str(tmp_path / "out")],
         capture_output=True, text=True, check=False, timeout=300,
     )
     assert done.returncode != 0
     assert "no such file" in done.stderr
+    assert not list((tmp_path / "out").glob("*"))
 
 
-def test_no_weights_file_is_a_pickle(begin, tmp_path):
-    export(begin.encoder(), tmp_path / "net.onnx")
-    assert (tmp_path / "net.onnx").read_bytes()[:2] not in {b"\x80\x04", b"PK"}
+def test_the_start_is_the_same_whatever_was_drawn_before(begin):
+    def heads(noise):
+        torch.rand(noise)
+        recipe = Recipe(epochs=0.3, rate=0.0, head_rate=0.0, batch_pieces=256)
+        return train_encoder(begin, rows_of(1), np.zeros((8, MEANING), dtype=np.float32), recipe).meaning.weight
+
+    assert torch.equal(heads(1), heads(7))

@@ -47,7 +47,7 @@ def test_written_rows_are_whole(path):
     assert len({row["id"] for row in found}) == len(found) > 100
     for row in found:
         assert set(row["codes"]) <= set(sources.CODES), row["id"]
-        assert row["group"] and (row.get("prompt") or row.get("text")), row["id"]
+        assert row["group"] and (row.get("prompt") or row.get("text") or row["prompt_id"].startswith("wg-")), row["id"]
         if "response" in row:
             assert not (row["refused"] and row["codes"]), row["id"]
 
@@ -82,6 +82,22 @@ def test_residual_rows_teach_nothing_and_keyword_rows_little(rows):
         assert kind != "residual", row.id
         if kind == "keyword":
             assert (row.weight, row.clean) == (0.3, False), row.id
+
+
+@needs_data
+def test_replies_to_shared_prompts_find_them_and_share_their_group(rows):
+    mine = [row for row in rows if row.source == "cosa-responses3"]
+    asked = {row.group: row for row in rows if row.source == "wildguard"}
+    assert len(mine) > 500
+    assert all(row.prompt and row.group in asked and row.split == asked[row.group].split for row in mine)
+
+
+@needs_data
+def test_of_refusals_in_do_not_answer_only_our_own_reading_counts_as_none(rows):
+    read = sources._corrections("response_labels.tsv.gz")
+    mine = [row for row in rows if row.source == "do-not-answer" and row.head == "response"]
+    assert {row.refused for row in mine if row.id not in read} == {True, None}
+    assert all(row.refused is (read[row.id][2] == "y") for row in mine if row.id in read)
 
 
 @needs_data

@@ -3,12 +3,15 @@
 import json
 import sys
 
-import numpy as np
 import pytest
 
-from cosa_training.judge import tables
-from cosa_training.judge.fit import slices
-from cosa_training.judge.sources import RISKS, Row
+np = pytest.importorskip("numpy")
+pytest.importorskip("torch")
+pytest.importorskip("sklearn")
+from cosa_training.judge import calibrate, tables  # noqa: E402
+from cosa_training.judge.fit import slices  # noqa: E402
+from cosa_training.judge.folds import FOLDS  # noqa: E402
+from cosa_training.judge.sources import RISKS, Row  # noqa: E402
 
 CALIBRATION = {
     "slopes": {head: {name: [1, 0] for name in (*RISKS, "any")} for head in ("prompt", "text", "response")},
@@ -19,15 +22,15 @@ CALIBRATION = {
 
 def world():
     """Two folds' worth of rows; the risks that a row shows, what it is read by, and whether it refuses."""
-    rows = [Row(f"c{n}", "catqa", "prompt", "Ask", risks=frozenset({RISKS[n % 8]}), group=f"c{n}") for n in range(240)]
-    rows += [Row(f"p{n}", "phtest", "prompt", "Ask", risks=frozenset(), group=f"p{n}") for n in range(120)]
-    rows += [Row(f"k{n}", "coconot", "prompt", "Ask", risks=frozenset(), group=f"k{n}") for n in range(120)]
-    rows += [Row(f"n{n}", "do-not-answer", "prompt", "Ask", risks=frozenset({"drugs"}), group=f"n{n}") for n in range(60)]
+    rows = [Row(f"c{n}", "catqa", "prompt", f"Ask c{n}", risks=frozenset({RISKS[n % 8]}), group=f"c{n}") for n in range(240)]
+    rows += [Row(f"p{n}", "phtest", "prompt", f"Ask p{n}", risks=frozenset(), group=f"p{n}") for n in range(120)]
+    rows += [Row(f"k{n}", "coconot", "prompt", f"Ask k{n}", risks=frozenset(), group=f"k{n}") for n in range(120)]
+    rows += [Row(f"n{n}", "do-not-answer", "prompt", f"Ask n{n}", risks=frozenset({"drugs"}), group=f"n{n}") for n in range(60)]
     rows += [Row("floor", "catqa", "prompt", "about a toddler", risks=frozenset({"violence"}), floor="m", group="f")]
     for n in range(60):
         refused, risks = n % 2 == 0, frozenset({"violence"} if n % 2 else ())
-        rows.append(Row(f"r{n}", "do-not-answer", "response", "So", "Ask", risks=risks, refused=refused, addressed=not refused, group=f"r{n}"))
-        rows.append(Row(f"t{n}", "cosa-texts", "text", "So", risks=risks, group=f"t{n}"))
+        rows.append(Row(f"r{n}", "do-not-answer", "response", f"So r{n}", "Ask", risks=risks, refused=refused, addressed=not refused, group=f"r{n}"))
+        rows.append(Row(f"t{n}", "cosa-texts", "text", f"So t{n}", risks=risks, group=f"t{n}"))
     return rows
 
 
@@ -53,6 +56,8 @@ def folder(tmp_path, monkeypatch):
     answered(rows, tmp_path, "TF-IDF + LR", right=False)
     (tmp_path / "calibration.json").write_text(json.dumps(CALIBRATION), "utf-8")
     monkeypatch.setattr(tables, "load", lambda data: rows)
+    for module in (tables, calibrate):
+        monkeypatch.setattr(module, "FOLDS", FOLDS[:2])
     return tmp_path
 
 
@@ -67,11 +72,12 @@ def cells(table, first):
 
 def test_tables(folder):
     found = sections(tables.tables(folder, folder, folder / "calibration.json"))
-    prompts = found["Prompts, all left-out sources pooled: AUROC by risk"]
+    prompts = found["Prompts, all folds pooled: answers of six models on one scale"]
 
     assert cells(prompts, "encoder")[2] == "1.000"
     assert cells(prompts, "TF-IDF + LR")[2] == "0.500"
     assert cells(prompts, "encoder")[1] == "541"
+    assert cells(found["Prompts: AUROC by risk, mean of folds"], "encoder")[2] == "1.000"
     by_fold = cells(found["Prompts, by fold, encoder"], "do-not-answer + coconot")
     assert by_fold[2] == "n/a"  # only drugs, which the mean leaves out
     assert by_fold[-1] == "1.00"
@@ -116,3 +122,22 @@ def test_a_card_keeps_what_stands_around_the_tables(folder, monkeypatch, capsys)
     with pytest.raises(SystemExit, match="lacks the lines"):
         tables.main()
     assert card.read_text("utf-8") == "no marks"
+
+
+def test_answers_of_other_rows_are_refused(folder, monkeypatch):
+    more = [*tables.load(folder), Row("new", "catqa", "prompt", "Another ask", risks=frozenset(), group="new")]
+    monkeypatch.setattr(tables, "load", lambda data: more)
+    with pytest.raises(SystemExit, match="lacks 1 rows of the data"):
+        tables.tables(folder, folder, folder / "calibration.json")
+
+
+def test_a_missing_fold_is_named(folder):
+    (folder / "1.a.npz").unlink()
+    with pytest.raises(SystemExit, match="run python -m cosa_training.judge.measure first"):
+        tables.tables(folder, folder, folder / "calibration.json")
+
+
+def test_what_training_has_word_for_word_is_not_measured():
+    rows = [Row("a", "catqa", "response", "I'm sorry, no.", "Ask", group="a"), Row("b", "hh-rlhf", "response", "I’m sorry - no", "Say", group="b"),
+            Row("c", "catqa", "response", "Of course.", "Ask", group="c"), Row("d", "hh-rlhf", "prompt", "Of course", group="d")]  # fmt: skip
+    assert [row.id for row in FOLDS[0].held(rows)] == ["c"]

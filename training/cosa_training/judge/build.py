@@ -21,7 +21,7 @@ from pathlib import Path
 import torch
 from safetensors.torch import load_file, save_file
 
-from cosa_training.judge.calibrate import calibrate
+from cosa_training.judge.calibrate import answers_of, calibrate
 from cosa_training.judge.export import export, write_vocabulary
 from cosa_training.judge.sources import load
 from cosa_training.judge.train import ENCODER, FAST, all_about, start, train_encoder, train_fast, unlabelled
@@ -51,6 +51,8 @@ def build(
     begin = start(rows)
     train = [row for row in rows if row.split == "train"]
     recipe = replace(ENCODER, seed=seed, epochs=ENCODER.epochs if epochs is None else epochs)
+    static = replace(FAST, seed=seed)
+    answers_of(rows, answers)  # what is missing shows before the training
     if reuse:
         begin = begin.over(read((to / "vocabulary.txt").read_text("utf-8")))
         encoder = begin.encoder()
@@ -61,7 +63,7 @@ def build(
         encoder = train_encoder(begin, train, about, recipe)
         save_file(encoder.state_dict(), to / "encoder.safetensors")
     known = frozenset(row.id for row in rows)
-    fast = train_fast(begin, encoder, train, unlabelled(data, but=known), replace(FAST, seed=seed))
+    fast = train_fast(begin, encoder, train, unlabelled(data, but=known), static)
     write_vocabulary(begin.pieces, to / "vocabulary.txt")
     export(encoder, to / "encoder.onnx")
     export(fast, to / "fast.onnx")
@@ -71,7 +73,7 @@ def build(
     manifest = {
         "rows": len(train),
         "recipe": asdict(recipe),
-        "fast": asdict(FAST),
+        "fast": asdict(static),
         "torch": torch.__version__,
         "seconds": round(time.monotonic() - began),
         "sha256": {name: hashlib.sha256((to / name).read_bytes()).hexdigest() for name in files},

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -18,7 +19,7 @@ from cosa_training.judge.folds import FOLDS
 from cosa_training.judge.sources import RISKS, Row
 from cosa_training.judge.train import Start
 
-__all__ = ["answers_of", "calibrate", "platt"]
+__all__ = ["answers_of", "calibrate", "even", "platt"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,8 +49,13 @@ _FLOOR = {"floor.minors": 0.25, "floor.mass_harm": 0.35, "beside": 0.4}
 
 
 def answers_of(rows: Sequence[Row], folder: Path, system: str = "encoder") -> tuple[list[Row], np.ndarray, list[int]]:
-    """Out-of-fold outputs, with the rows that they are about and the number of the fold."""
+    """Out-of-fold outputs, with the rows that they are about and the number of the fold.
+
+    Raises:
+        SystemExit: a fold, or a row that it should hold, is missing.
+    """
     by_key = {(row.id, row.head): row for row in rows}
+    mine = [{(row.id, row.head) for row in fold.held(rows)} for fold in FOLDS]
     found: list[Row] = []
     parts: list[np.ndarray] = []
     folds: list[int] = []
@@ -58,13 +64,18 @@ def answers_of(rows: Sequence[Row], folder: Path, system: str = "encoder") -> tu
             with np.load(path, allow_pickle=False) as kept:
                 if system not in kept.files:
                     continue
-                asked = [by_key.get((str(i), str(h))) for i, h in zip(kept["ids"], kept["heads"], strict=True)]
+                told = [(str(i), str(h)) for i, h in zip(kept["ids"], kept["heads"], strict=True)]
+                if missing := mine[number] - set(told):
+                    raise SystemExit(f"{path} lacks {len(missing)} rows of the data: remove it and run measure again")
+                asked = [by_key[key] if key in mine[number] else None for key in told]
                 here = [i for i, row in enumerate(asked) if row is not None]
                 found += [row for row in asked if row is not None]
                 parts.append(kept[system][here].astype(np.float32))
                 folds += [number] * len(here)
-    if not parts:
-        raise SystemExit(f"no out-of-fold answers in {folder}: run python -m cosa_training.judge.measure first")
+    if set(folds) != set(range(len(FOLDS))):
+        raise SystemExit(
+            f"{folder} lacks out-of-fold answers of {system!r}: run python -m cosa_training.judge.measure first"
+        )
     return found, np.concatenate(parts), folds
 
 
@@ -76,8 +87,8 @@ def platt(logit: np.ndarray, gold: np.ndarray, weight: np.ndarray) -> tuple[floa
     return float(max(fitted.coef_[0, 0], 0.05)), float(fitted.intercept_[0])
 
 
-def _even(rows: Sequence[Row]) -> np.ndarray:
-    """Weights under which large sources count no more than ten times the square root of their size says."""
+def even(rows: Sequence[Row]) -> np.ndarray:
+    """Weights under which a source counts by the square root of its size."""
     sizes: dict[str, int] = {}
     for row in rows:
         sizes[row.source] = sizes.get(row.source, 0) + 1
@@ -111,7 +122,7 @@ def _low(p: np.ndarray, rows: Sequence[Row], share: float, high: float) -> float
 
 def calibrate(rows: Sequence[Row], folder: Path, begin: Start, encoder: Encoder, data: Path) -> dict[str, Any]:
     """The contents of `calibration.json`."""
-    held, out, _ = answers_of(rows, folder)
+    held, out, folds = answers_of(rows, folder)
     at = slices()
     slopes: dict[str, dict[str, list[float]]] = {}
     points: dict[str, dict[str, dict[str, list[float]]]] = {name: {} for name in _POINTS}
@@ -119,13 +130,13 @@ def calibrate(rows: Sequence[Row], folder: Path, begin: Start, encoder: Encoder,
     for head in ("prompt", "text", "response"):
         index = [i for i, row in enumerate(held) if row.head == head and row.clean and row.risks is not None]
         mine = [held[i] for i in index]
-        z, even = out[index][:, at[head]], _even(mine)
+        z, weight = out[index][:, at[head]], even(mine)
         gold = np.array([[risk in (row.risks or ()) for risk in RISKS] for row in mine])
         shown = np.array([row.any_risk for row in mine], dtype=bool)
         whole = np.logaddexp.reduce(z, axis=1)
-        slopes[head] = {risk: list(platt(z[:, k], gold[:, k], even)) for k, risk in enumerate(RISKS)}
-        slopes[head]["any"] = list(platt(whole, shown, even))
-        told[head] = float(roc_auc_score(shown, whole))
+        slopes[head] = {risk: list(platt(z[:, k], gold[:, k], weight)) for k, risk in enumerate(RISKS)}
+        slopes[head]["any"] = list(platt(whole, shown, weight))
+        told[head] = _over_folds(whole, shown, [folds[i] for i in index])
         p = {k: _sigmoid(slopes[head][k], z[:, n]) for n, k in enumerate(RISKS)} | {
             "any": _sigmoid(slopes[head]["any"], whole)
         }
@@ -136,13 +147,21 @@ def calibrate(rows: Sequence[Row], folder: Path, begin: Start, encoder: Encoder,
         "format": "cosa-embedded-calibration-1",
         "name": "shipped",
         "data": "sources left out of training, pooled",
-        "measured": "AUROC of any risk on unseen sources: " + ", ".join(f"{head} {v:.2f}" for head, v in told.items()),
+        "measured": "AUROC of any risk on unseen sources, mean of folds: "
+        + ", ".join(f"{head} {v:.2f}" for head, v in told.items()),
         "slopes": _rounded(slopes),
         "points": points,
         "floor": _FLOOR,
         "weak": _weak(begin, encoder, data),
-        "sure": _sure(rows, folder),
+        "sure": _sure(rows, folder, slopes, {head: bounds["any"][0] for head, bounds in points["strict"].items()}),
     }
+
+
+def _over_folds(score: np.ndarray, shown: np.ndarray, folds: Sequence[int]) -> float:
+    """Mean AUROC of the folds that hold both classes: answers of different models are not on one scale."""
+    where = np.array(folds)
+    both = [n for n in set(folds) if _FEWEST <= shown[where == n].sum() <= (where == n).sum() - _FEWEST]
+    return float(np.mean([roc_auc_score(shown[where == n], score[where == n]) for n in both])) if both else math.nan
 
 
 def _sigmoid(line: Sequence[float], logit: np.ndarray) -> np.ndarray:
@@ -174,18 +193,19 @@ def _bounds(p: dict[str, np.ndarray], rows: Sequence[Row], point: _Point) -> dic
 def _replies(held: Sequence[Row], out: np.ndarray) -> dict[str, list[float]]:
     at, found = slices()["reply"].start, {}
     for k, name in enumerate(("refused", "addressed")):
-        index = [i for i, row in enumerate(held) if getattr(row, name) is not None]
+        index = [i for i, row in enumerate(held) if getattr(row, name) is not None and row.clean]
         gold = np.array([getattr(held[i], name) for i in index], dtype=bool)
-        found[name] = list(platt(out[index, at + k], gold, _even([held[i] for i in index])))
+        found[name] = list(platt(out[index, at + k], gold, even([held[i] for i in index])))
     return found
 
 
 def _weak(begin: Start, encoder: Encoder, data: Path) -> dict[str, float]:
-    """How far cosine tells texts that break a rule from texts about other rules, on rules that nobody trained on."""
+    """How far cosine tells texts that break a rule from texts about other rules, on texts that nobody trained on."""
     from cosa_training.judge.weak import matched_pairs  # noqa: PLC0415
 
     cosine, gold = matched_pairs(begin, encoder, data)
-    slope, intercept = platt(cosine, gold, np.ones(len(gold)))
+    share = gold.mean()  # of the pairs; weighted to what is usual, for the result is shown as a probability
+    slope, intercept = platt(cosine, gold, np.where(gold, _PRIOR / share, (1 - _PRIOR) / (1 - share)))
     p = 1 / (1 + np.exp(-(slope * cosine + intercept)))
     return {
         "slope": round(slope, 4),
@@ -206,8 +226,10 @@ def _precise(p: np.ndarray, gold: np.ndarray) -> float:
     return 1.01
 
 
-def _sure(rows: Sequence[Row], folder: Path) -> dict[str, float]:
-    """Static logit of any risk up to which one in two hundred of the rows that the encoder flags is missed.
+def _sure(
+    rows: Sequence[Row], folder: Path, slopes: dict[str, dict[str, list[float]]], low: dict[str, float]
+) -> dict[str, float]:
+    """Static logit of any risk up to which one in two hundred is missed of the rows that the encoder does not clear.
 
     On unseen sources, from the folds' static tiers: on known ones the static tier looks far better than it is.
     """
@@ -217,9 +239,10 @@ def _sure(rows: Sequence[Row], folder: Path) -> dict[str, float]:
     _, quick, _ = answers_of(rows, folder, "fast, distilled")
     for head in ("prompt", "text", "response"):
         mine = [i for i, row in enumerate(held) if row.head == head]
-        flagged = np.logaddexp.reduce(slow[mine][:, at[head]], axis=1) > -1.0
+        p = _sigmoid(slopes[head]["any"], np.logaddexp.reduce(slow[mine][:, at[head]], axis=1))
+        open_still = p >= low[head]
         static = np.logaddexp.reduce(quick[mine][:, at[head]], axis=1)
-        found[head] = round(float(np.quantile(static[flagged], 0.005)), 3) if flagged.sum() >= _FEWEST else -99.0
+        found[head] = round(float(np.quantile(static[open_still], 0.005)), 3) if open_still.sum() >= _FEWEST else -99.0
     return found
 
 

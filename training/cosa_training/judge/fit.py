@@ -6,7 +6,7 @@ import math
 import random
 import sys
 import time
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -286,8 +286,3 @@ def meanings(model: Encoder, tokenizer: WordPiece, texts: Sequence[str], *, piec
         with torch.autocast("cpu", torch.bfloat16):
             out[batch] = model.embed(*_pad([readings[i] for i in batch]))[:, :width].float().numpy()
     return out / np.linalg.norm(out, axis=1, keepdims=True)
-
-
-def counted(rows: Sequence[Row]) -> Counter[tuple[str, str]]:
-    """How many rows each source gives each head."""
-    return Counter((row.source, row.head) for row in rows)

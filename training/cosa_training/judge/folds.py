@@ -6,8 +6,10 @@ points come from it alone, because a random tenth of the same sources predicts n
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
 
 from cosa_training.judge.sources import Row
 
@@ -27,8 +29,14 @@ class Fold:
         return [row for row in rows if row.source not in self.out and row.group not in groups and row.split == "train"]
 
     def held(self, rows: Sequence[Row]) -> list[Row]:
-        """What is measured on."""
-        return [row for row in rows if row.source in self.out]
+        """What is measured on: rows of the left-out sources whose words no training row has (canned refusals do)."""
+        taught = {(row.head, _words(row.text)) for row in self.train(rows)}
+        return [row for row in rows if row.source in self.out and (row.head, _words(row.text)) not in taught]
+
+
+@cache
+def _words(text: str) -> str:
+    return re.sub(r"[\W_]+", "", text.lower())
 
 
 FOLDS = (

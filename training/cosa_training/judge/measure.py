@@ -1,4 +1,4 @@
-"""The folds, run: out-of-fold answers of the encoder and of every baseline, and the tables that come of them."""
+"""The folds, run: out-of-fold answers of the encoder and of every baseline. `tables.py` makes tables of them."""
 
 from __future__ import annotations
 
@@ -14,7 +14,6 @@ import numpy as np
 import torch
 from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.linear_model import LogisticRegression
-from sklearn.metrics import roc_auc_score
 
 from cosa_training.judge.encoder import Encoder
 from cosa_training.judge.fit import logits, meanings, slices
@@ -22,35 +21,13 @@ from cosa_training.judge.folds import FOLDS, Fold
 from cosa_training.judge.sources import RISKS, Row, load
 from cosa_training.judge.train import ENCODER, Start, all_about, start, train_encoder, train_fast
 
-__all__ = ["auroc", "main", "out_of_fold", "risk_scores"]
+__all__ = ["main", "out_of_fold"]
 
-_FEWEST = 20
-"""Positives and negatives that a cell needs."""
 _LINEAR_ROWS = 10_000
 """Rows that a logistic regression of a baseline is fitted on: more changed nothing."""
-_SENSITIVE = ("phtest", "coconot")
 _WIDTH = 26
 FOLD = replace(ENCODER, epochs=1.25, most_of_a_source=3_000)
 """The recipe, shortened: half of the largest source in an epoch and five eighths of the epochs, for there are six."""
-
-
-def auroc(gold: Sequence[bool], score: np.ndarray) -> float | None:
-    """None where a class has fewer than 20 rows."""
-    shown = np.asarray(gold)
-    if min(shown.sum(), (~shown).sum()) < _FEWEST:
-        return None
-    return float(roc_auc_score(shown, score))
-
-
-def risk_scores(rows: Sequence[Row], out: np.ndarray) -> np.ndarray:
-    """Each row's eight logits, from the head that reads it."""
-    at = slices()
-    return np.stack([out[i, at[row.head]] for i, row in enumerate(rows)])
-
-
-def any_risk(z: np.ndarray) -> np.ndarray:
-    """Log-sum-exp of the risks."""
-    return np.logaddexp.reduce(z, axis=1)
 
 
 _Features = Callable[[Sequence[Row]], Any]

@@ -8,7 +8,6 @@ from __future__ import annotations
 import argparse
 import gzip
 import json
-from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -16,13 +15,14 @@ from typing import Any
 import numpy as np
 from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.linear_model import LogisticRegression
-from sklearn.metrics import average_precision_score, balanced_accuracy_score, f1_score, roc_auc_score
+from sklearn.metrics import average_precision_score, balanced_accuracy_score, f1_score
 from sklearn.model_selection import cross_val_predict
 
 from cosa_guard.evals.metrics import expected_calibration_error
 from cosa_guard.judges.embedded import floor
 from cosa_guard.judges.embedded.wordpiece import lowered
-from cosa_training.judge.calibrate import answers_of
+from cosa_training.judge.calibrate import even, platt
+from cosa_training.judge.cells import FEWEST, Answers, auroc, cell, interval, table
 from cosa_training.judge.fit import slices
 from cosa_training.judge.folds import FOLDS
 from cosa_training.judge.sources import CODES, HERE, RISKS, Row, load
@@ -32,11 +32,9 @@ __all__ = ["main", "tables"]
 SYSTEMS = ("encoder", "fast, distilled", "fast, labels only", "frozen MiniLM + LR", "TF-IDF + LR")
 _MACRO = "DFPSVW"
 """Drugs are reported beside the mean, not in it; 'other' never."""
-_FEWEST = 20
 _FLAGGED = 0.2
 _EVERYDAY = frozenset({"dolly", "self-instruct-seed", "wildchat", "certified-llm-safety"})
 _LOOK_ALIKES = frozenset({"phtest", "coconot", "cosa-contrast", "cosa-contrast2"})
-_DRAWS = 400
 _BEGIN, _END = "<!-- tables -->", "<!-- end of tables -->"
 _ENOUGH = 100
 """Rows of a source whose calibration is told."""
@@ -60,77 +58,66 @@ def _read_by(row: Row, head: str) -> bool:
 
 
 def _has(row: Row, flag: str) -> bool:
-    return getattr(row, flag) is not None
+    return getattr(row, flag) is not None and row.clean
 
 
-class _Answers:
-    """One system's out-of-fold answers."""
-
-    def __init__(self, rows: Sequence[Row], folder: Path, system: str) -> None:
-        self.rows, self.out, self.folds = answers_of(rows, folder, system)
-        at = slices()
-        self.z = np.stack([self.out[i, at[row.head]] for i, row in enumerate(self.rows)])
-        self.any = np.logaddexp.reduce(self.z, axis=1)
-
-    def where(self, keep: Callable[[Row], bool]) -> list[int]:
-        return [i for i, row in enumerate(self.rows) if keep(row)]
-
-
-def _cell(gold: np.ndarray, score: np.ndarray) -> str:
-    if min(gold.sum(), (~gold).sum()) < _FEWEST:
-        return "n/a"
-    return f"{roc_auc_score(gold, score):.2f}"
-
-
-def _interval(gold: np.ndarray, score: np.ndarray) -> str:
-    """AUROC with a 95 % bootstrap interval."""
-    if min(gold.sum(), (~gold).sum()) < _FEWEST:
-        return "n/a"
-    rng = np.random.default_rng(0)
-    drawn = []
-    for _ in range(_DRAWS):
-        pick = rng.integers(0, len(gold), len(gold))
-        if 0 < gold[pick].sum() < len(gold):
-            drawn.append(roc_auc_score(gold[pick], score[pick]))
-    low, high = np.quantile(drawn, [0.025, 0.975])
-    return f"{roc_auc_score(gold, score):.2f} [{low:.2f}, {high:.2f}]"
-
-
-def _table(head: Sequence[str], body: Iterable[Sequence[str]]) -> str:
-    lines = ["| " + " | ".join(head) + " |", "|" + "---|" * len(head)]
-    return "\n".join([*lines, *("| " + " | ".join(row) + " |" for row in body)])
-
-
-def _risk_row(said: _Answers, index: list[int]) -> list[str]:
+def _risk_row(said: Answers, index: list[int]) -> list[str]:
     gold = np.array([[risk in (said.rows[i].risks or ()) for risk in RISKS] for i in index])
     z = said.z[index]
-    cells = {code: _cell(gold[:, k], z[:, k]) for k, code in enumerate(CODES)}
-    counted = [float(cells[code]) for code in _MACRO if cells[code] != "n/a"]
+    exact = {code: auroc(gold[:, k], z[:, k]) for k, code in enumerate(CODES)}
+    cells = {code: "n/a" if value is None else f"{value:.2f}" for code, value in exact.items()}
+    counted = [value for code in _MACRO if (value := exact[code]) is not None]
     macro = f"{np.mean(counted):.3f}" if counted else "n/a"
     shown = np.array([said.rows[i].any_risk for i in index])
-    drugs = _interval(gold[:, CODES.index("R")], z[:, CODES.index("R")])
-    return [macro, *(cells[code] for code in _MACRO), drugs, cells["O"], _cell(shown, said.any[index])]
+    drugs = interval(gold[:, CODES.index("R")], z[:, CODES.index("R")])
+    return [macro, *(cells[code] for code in _MACRO), drugs, cells["O"], cell(shown, said.any[index])]
 
 
-def _prompts(every: dict[str, _Answers], head: str) -> str:
+def _prompts(every: dict[str, Answers], head: str) -> str:
     body = []
     for name, said in every.items():
         index = said.where(lambda row: row.head == head and row.clean and row.risks is not None)
         body.append([name, str(len(index)), *_risk_row(said, index)])
-    return _table(["system", "rows", "macro", *_MACRO, "R (interval)", "O", "any risk"], body)
+    return table(["system", "rows", "macro", *_MACRO, "R (interval)", "O", "any risk"], body)
 
 
-def _by_fold(said: _Answers, head: str) -> str:
+def _mean_of_folds(every: dict[str, Answers], head: str) -> str:
+    """Each cell the mean of the folds that have enough rows; the mean over risks beside it."""
+    body = []
+    for name, said in every.items():
+        index = said.where(partial(_read_by, head=head))
+        folds = np.array([said.folds[i] for i in index])
+        by_code: dict[str, list[float]] = {code: [] for code in (*CODES, "any")}
+        for number in range(len(FOLDS)):
+            here = [i for i, fold in zip(index, folds, strict=True) if fold == number]
+            for code in by_code:
+                gold = np.array([_shows(said.rows[i], code) for i in here], dtype=bool)
+                score = said.any[here] if code == "any" else said.z[here][:, CODES.index(code)]
+                value = auroc(gold, score) if here else None
+                by_code[code] += [] if value is None else [value]
+        means = {code: float(np.mean(found)) if found else None for code, found in by_code.items()}
+        cells = {code: "n/a" if value is None else f"{value:.2f}" for code, value in means.items()}
+        counted = [value for code in _MACRO if (value := means[code]) is not None]
+        macro = f"{np.mean(counted):.3f}" if counted else "n/a"
+        body.append([name, str(len(index)), macro, *(cells[code] for code in (*_MACRO, "R", "O", "any"))])
+    return table(["system", "rows", "macro", *_MACRO, "R", "O", "any risk"], body)
+
+
+def _shows(row: Row, code: str) -> bool:
+    return bool(row.any_risk) if code == "any" else RISKS[CODES.index(code)] in (row.risks or ())
+
+
+def _by_fold(said: Answers, head: str) -> str:
     body = []
     for number, fold in enumerate(FOLDS):
         index = [i for i in said.where(lambda row: row.head == head and row.clean and row.risks is not None)
                  if said.folds[i] == number]  # fmt: skip
         if index:
             body.append([fold.name, str(len(index)), *_risk_row(said, index)])
-    return _table(["left out", "rows", "macro", *_MACRO, "R (interval)", "O", "any risk"], body)
+    return table(["left out", "rows", "macro", *_MACRO, "R (interval)", "O", "any risk"], body)
 
 
-def _sensitive(every: dict[str, _Answers]) -> str:
+def _sensitive(every: dict[str, Answers]) -> str:
     body = []
     for name, said in every.items():
         for benign, fold in (("phtest", 0), ("coconot", 1)):
@@ -147,13 +134,13 @@ def _sensitive(every: dict[str, _Answers]) -> str:
                     str(len(safe)),
                     str(len(risky)),
                     f"{recall:.2f}",
-                    _interval(gold, said.any[safe + risky]),
+                    interval(gold, said.any[safe + risky]),
                 ]
             )
-    return _table(["system", "unseen harmless source", "harmless", "risky", "recall at 20 % flagged", "AUROC"], body)
+    return table(["system", "unseen harmless source", "harmless", "risky", "recall at 20 % flagged", "AUROC"], body)
 
 
-def _responses(every: dict[str, _Answers]) -> str:
+def _responses(every: dict[str, Answers]) -> str:
     sources = [
         "diasafety",
         "do-not-answer",
@@ -171,13 +158,13 @@ def _responses(every: dict[str, _Answers]) -> str:
         for source in sources:
             index = said.where(partial(_answer_of, source=source))
             gold = np.array([bool(said.rows[i].any_risk) for i in index], dtype=bool)
-            cells.append(_cell(gold, said.any[index]) if index else "n/a")
+            cells.append(cell(gold, said.any[index]) if index else "n/a")
         known = [float(cell) for cell in cells if cell != "n/a"]
-        body.append([name, f"{np.mean(known):.3f}" if known else "n/a", *cells])
-    return _table(["system", "mean", *sources], body)
+        body.append([name, f"{np.mean(known):.2f}" if known else "n/a", *cells])
+    return table(["system", "mean", *sources], body)
 
 
-def _refusals(every: dict[str, _Answers]) -> str:
+def _refusals(every: dict[str, Answers]) -> str:
     at = slices()["reply"].start
     body = []
     for name, said in every.items():
@@ -191,20 +178,20 @@ def _refusals(every: dict[str, _Answers]) -> str:
                 name,
                 flag,
                 str(len(index)),
-                _cell(gold, score),
+                cell(gold, score),
                 f"{average_precision_score(gold, score):.2f}",
                 f"{f1_score(gold, score > 0):.3f}",
             ]
             by = []
             for source in sorted({said.rows[i].source for i in index}):
                 here = [n for n, i in enumerate(index) if said.rows[i].source == source]
-                if min(gold[here].sum(), (~gold[here]).sum()) >= _FEWEST:
+                if min(gold[here].sum(), (~gold[here]).sum()) >= FEWEST:
                     by.append(f"{source} {f1_score(gold[here], score[here] > 0):.2f}")
             body.append([*line, ", ".join(by)])
-    return _table(["system", "sign", "rows", "AUROC", "AP", "F1", "F1 by unseen source"], body)
+    return table(["system", "sign", "rows", "AUROC", "AP", "F1", "F1 by unseen source"], body)
 
 
-def _probe(said: _Answers) -> str:
+def _probe(said: Answers) -> str:
     """How well the source of a prompt can be told: from its words, and from what the encoder says of it."""
     index = said.where(lambda row: row.head == "prompt" and row.clean)
     rng = np.random.default_rng(0)
@@ -225,16 +212,16 @@ def _probe(said: _Answers) -> str:
                 f"{1 / len(set(gold)):.2f}",
             ]
         )
-    return _table(["told from", "rows", "sources", "balanced accuracy", "chance"], body)
+    return table(["told from", "rows", "sources", "balanced accuracy", "chance"], body)
 
 
-def _calibrated(said: _Answers, raw: dict[str, Any], head: str, index: list[int], name: str) -> np.ndarray:
+def _calibrated(said: Answers, raw: dict[str, Any], head: str, index: list[int], name: str) -> np.ndarray:
     slope, intercept = raw["slopes"][head][name]
     z = said.any[index] if name == "any" else said.z[index][:, RISKS.index(name)]
     return 1 / (1 + np.exp(-(slope * z + intercept)))
 
 
-def _points(said: _Answers, raw: dict[str, Any]) -> str:
+def _points(said: Answers, raw: dict[str, Any]) -> str:
     """What the operating points do on the answers that they were set by, under a config that forbids every risk."""
     body = []
     for head in ("prompt", "text", "response"):
@@ -253,14 +240,14 @@ def _points(said: _Answers, raw: dict[str, Any]) -> str:
                 cells = [_share(part[rows & here]) for rows in (~shown, shown) for part in (found, ~found & ~absent)]
                 body.append([point, head, name, str(here.sum()), *cells])
     columns = ["point", "head", "sources", "rows", "harmless: flagged", "undecided", "risky: found", "undecided"]
-    return _table(columns, body)
+    return table(columns, body)
 
 
 def _share(part: np.ndarray) -> str:
-    return f"{part.mean():.0%}" if len(part) >= _FEWEST else "n/a"
+    return f"{part.mean():.0%}" if len(part) >= FEWEST else "n/a"
 
 
-def _language_model(every: dict[str, _Answers], path: Path) -> str:
+def _language_model(every: dict[str, Answers], path: Path) -> str:
     """AUROC of any risk on the prompts that a language model was asked about too."""
     if not path.exists():
         return "Not measured: run `python -m cosa_training.judge.llm`."
@@ -274,33 +261,38 @@ def _language_model(every: dict[str, _Answers], path: Path) -> str:
         f"{kept['model']}, {kept['seconds_per_prompt']} s a prompt": np.array([scores[said.rows[i].id] for i in asked])
     }
     for system, other in every.items():
-        by_id = {row.id: other.any[n] for n, row in enumerate(other.rows)}
+        by_id = {row.id: other.any[n] for n, row in enumerate(other.rows) if row.head == "prompt"}
         answers[system] = np.array([by_id[said.rows[i].id] for i in asked])
     body = []
     for system, values in answers.items():
-        by_fold = [_cell(gold[folds == n], values[folds == n]) for n in range(len(FOLDS))]
-        body.append([system, str(len(asked)), _interval(gold, values), *by_fold])
-    return _table(["system", "prompts", "AUROC, any risk", *(fold.name for fold in FOLDS)], body)
+        by_fold = [cell(gold[folds == n], values[folds == n]) for n in range(len(FOLDS))]
+        body.append([system, str(len(asked)), interval(gold, values), *by_fold])
+    return table(["system", "prompts", "AUROC, any risk", *(fold.name for fold in FOLDS)], body)
 
 
-def _ece(said: _Answers, raw: dict[str, Any]) -> str:
-    """Expected calibration error of any risk, ten bins of equal size."""
+def _ece(said: Answers) -> str:
+    """Expected calibration error of any risk, ten bins of equal size; Platt scaling fitted without the row's fold."""
     body = []
     for head in ("prompt", "text", "response"):
         index = said.where(partial(_read_by, head=head))
-        p = _calibrated(said, raw, head, index, "any")
-        for source in sorted({said.rows[i].source for i in index}):
-            here = [n for n, i in enumerate(index) if said.rows[i].source == source]
-            shown = [bool(said.rows[index[n]].any_risk) for n in here]
+        rows = [said.rows[i] for i in index]
+        shown = np.array([bool(row.any_risk) for row in rows], dtype=bool)
+        folds, weight, logit = np.array([said.folds[i] for i in index]), even(rows), said.any[index]
+        p = np.zeros(len(index))
+        for number in set(folds):
+            out = folds == number
+            slope, intercept = platt(logit[~out], shown[~out], weight[~out])
+            p[out] = 1 / (1 + np.exp(-(slope * logit[out] + intercept)))
+        for source in sorted({row.source for row in rows}):
+            here = [n for n, row in enumerate(rows) if row.source == source]
             if len(here) >= _ENOUGH:
-                error = expected_calibration_error([float(v) for v in p[here]], shown)
-                body.append(
-                    [head, source, str(len(here)), f"{np.mean(shown):.2f}", f"{p[here].mean():.2f}", f"{error:.2f}"]
-                )
-    return _table(["head", "source", "rows", "risky", "mean probability", "ECE"], body)
+                error = expected_calibration_error([float(v) for v in p[here]], [bool(v) for v in shown[here]])
+                cells = [f"{value:.2f}" for value in (shown[here].mean(), p[here].mean(), error)]
+                body.append([head, source, str(len(here)), *cells])
+    return table(["head", "source", "rows", "risky", "mean probability", "ECE"], body)
 
 
-def _languages(said: _Answers) -> str:
+def _languages(said: Answers) -> str:
     """Any risk, by language, where the written rows in other languages were left out."""
     with gzip.open(HERE / "languages.jsonl.gz", "rt", encoding="utf-8") as lines:
         spoken = {f"languages/{raw['id']}": raw["lang"] for raw in map(json.loads, lines)}
@@ -309,11 +301,11 @@ def _languages(said: _Answers) -> str:
         index = [i for i, row in enumerate(said.rows) if spoken.get(row.id) == language]
         gold = np.array([bool(said.rows[i].any_risk) for i in index], dtype=bool)
         if index:
-            body.append([language, str(len(index)), str(int(gold.sum())), _interval(gold, said.any[index])])
-    return _table(["language", "rows", "risky", "AUROC, any risk"], body)
+            body.append([language, str(len(index)), str(int(gold.sum())), interval(gold, said.any[index])])
+    return table(["language", "rows", "risky", "AUROC, any risk"], body)
 
 
-def _floor(said: _Answers, raw: dict[str, Any]) -> str:
+def _floor(said: Answers, raw: dict[str, Any]) -> str:
     """What the floor's rule finds on left-out prompts, by public label, and how many others it takes for the floor."""
     index = said.where(lambda row: row.head == "prompt" and row.risks is not None and (row.clean or bool(row.floor)))
     p = {risk: _calibrated(said, raw, "prompt", index, risk) for risk in RISKS}
@@ -329,7 +321,7 @@ def _floor(said: _Answers, raw: dict[str, Any]) -> str:
         ):
             cells = [f"{int(part[here].sum())}" for part in (spoken, found)]
             body.append([name, label, str(int(here.sum())), *cells])
-    return _table(["floor id", "left-out prompts", "rows", "with a word of it", "found"], body)
+    return table(["floor id", "left-out prompts", "rows", "with a word of it", "found"], body)
 
 
 def tables(data: Path, folder: Path, calibration: Path) -> str:
@@ -339,14 +331,16 @@ def tables(data: Path, folder: Path, calibration: Path) -> str:
     every = {}
     for system in SYSTEMS:
         try:
-            every[system] = _Answers(rows, folder, system)
+            every[system] = Answers(rows, folder, system)
         except SystemExit:
-            continue
+            if system == "encoder":
+                raise
     said = every["encoder"]
     parts = [
-        ("Prompts, all left-out sources pooled: AUROC by risk", _prompts(every, "prompt")),
+        ("Prompts: AUROC by risk, mean of folds", _mean_of_folds(every, "prompt")),
         ("Prompts, by fold, encoder", _by_fold(said, "prompt")),
-        ("Free-standing texts, pooled", _prompts(every, "text")),
+        ("Prompts, all folds pooled: answers of six models on one scale", _prompts(every, "prompt")),
+        ("Free-standing texts: AUROC by risk, mean of folds", _mean_of_folds(every, "text")),
         ("Harmless look-alikes of unseen sources: recall where a fifth of them is flagged", _sensitive(every)),
         ("Responses: AUROC of harm, by left-out source", _responses(every)),
         ("Responses: refused? and addressed?", _refusals(every)),
@@ -355,7 +349,7 @@ def tables(data: Path, folder: Path, calibration: Path) -> str:
         ("Languages, written rows left out", _languages(said)),
         ("The floor, on left-out prompts", _floor(said, raw)),
         ("Operating points, on the answers that they were set by", _points(said, raw)),
-        ("Calibration error of any risk, by unseen source", _ece(said, raw)),
+        ("Calibration error of any risk, by source, fitted on the other folds", _ece(said)),
     ]
     return "\n\n".join(f"### {title}\n\n{table}" for title, table in parts) + "\n"
 

@@ -6,6 +6,7 @@ import gzip
 import hashlib
 import importlib.util
 import json
+import random
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -90,6 +91,7 @@ def train_encoder(
     begin: Start, rows: Sequence[Row], about: np.ndarray, recipe: Recipe = ENCODER, *, name: str = "encoder"
 ) -> Encoder:
     """Fine-tune on training rows; `about` is what each is about."""
+    torch.manual_seed(recipe.seed)  # before the weights that MiniLM does not have are drawn
     model = begin.encoder()
     fit(model, begin.tokenizer, lessons(rows, about), recipe, name=name)
     return model
@@ -101,9 +103,8 @@ def all_about(begin: Start, rows: Sequence[Row], cache: Path | None) -> np.ndarr
     Responses are long, and what they are about is matched well enough without. Kept in a file between runs over the
     same rows and vocabulary.
     """
-    key = hashlib.sha256("\n".join([*begin.pieces, *(f"{row.head} {row.id}" for row in rows)]).encode()).hexdigest()[
-        :16
-    ]
+    what = [*begin.pieces, *(f"{row.head} {row.split} {row.text}" for row in rows)]
+    key = hashlib.sha256("\n".join(what).encode()).hexdigest()[:16]
     kept = cache / f"about-{key}.npy" if cache else None
     if kept and kept.exists():
         return np.load(kept, allow_pickle=False)
@@ -134,6 +135,7 @@ def train_fast(
         rows: labelled rows.
         extra: rows without labels.
     """
+    torch.manual_seed(recipe.seed)
     model = Fast(len(begin.pieces))
     words = begin.encoder().words.weight.detach()
     centred = words - words.mean(0)
@@ -144,7 +146,8 @@ def train_fast(
     prompts = [row for row in rows if row.head == "prompt"]
     longer = [row for row in rows if row.head != "prompt"]
     # The teacher reads every row once: of the long ones a part is enough for a model without word order.
-    everything = [*prompts, *longer[::_LONGER], *(extra if teacher else ())]
+    drawn = random.Random(recipe.seed).sample(longer, len(longer) // _LONGER)  # noqa: S311  # rows alternate by label
+    everything = [*prompts, *drawn, *(extra if teacher else ())]
     told = logits(teacher, begin.tokenizer, everything) if teacher else None
     fit(
         model,
