@@ -2,15 +2,17 @@
 
     python benchmarks/robustness.py DATA_FOLDER [--judge embedded:balanced] [--n 300]
 
-Risky prompts are those of `prompts_labelled.jsonl.gz` with a label that is human or taxonomy, harmless ones those of
-`prompts_benign.jsonl.gz`, both of the split `dev`: kept out of training, but of sources that are in it. Where there are
-fewer than `--n`, all are taken, and the first line says how many. `recall`: share of the risky ones in which the judge
-finds any risk; `kept`: that ÷ the recall of the untouched prompts; `false`: share of the harmless ones, changed in the
-same way, in which it finds one. Intervals are Wilson's, 95 %; those of `kept` take the untouched recall as given.
+Prompts are those of the split `dev` with labels that are neither by keyword nor doubtful, as the judge's training reads
+them (`cosa_training.judge.sources`): kept out of training, but of sources that are in it. Where there are fewer than
+`--n`, all are taken, and the first line says how many. `recall`: share of the risky ones in which the judge finds any
+risk; `kept`: that ÷ the recall of the untouched prompts; `false`: share of the harmless ones, changed in the same way,
+in which it finds one; `AUROC`: of the verdicts' scores. Intervals are Wilson's, 95 %; those of `kept`
+take the untouched recall as given.
 
 Baseline in the same run: the judge with the text alone, without the decoded forms of `views.py` ('bare'). Training adds
-noise to about one row in seven, of the kinds upper case, typos, leetspeak and spaced letters (`augment.py`); tokenizing
-folds look-alike and invisible characters. Disguises that are not in the table were not measured. About six minutes.
+noise to about one row in seven (upper and lower case, typos, leetspeak, spaced letters, lost punctuation: `augment.py`)
+and puts one prompt in ten among harmless sentences: neither is new to the judge. Tokenizing folds look-alike and
+invisible characters. Disguises that are not in the table were not measured. About ten minutes.
 """
 
 from __future__ import annotations
@@ -19,8 +21,6 @@ import argparse
 import base64
 import codecs
 import contextlib
-import gzip
-import json
 import random
 import sys
 import time
@@ -32,7 +32,7 @@ from _measure import row
 from embedded_speed import text_of
 
 from cosa_guard.evals.judging import forbid_all
-from cosa_guard.evals.metrics import wilson
+from cosa_guard.evals.metrics import auroc, wilson
 
 BURIED = 5_000
 PAD = 200
@@ -43,7 +43,7 @@ Change = Callable[[str, random.Random], str]
 
 
 def typos(text: str, draw: random.Random) -> str:
-    """In every third word of four letters or more: two letters swapped, one lost, one doubled, or a neighbour's key."""
+    """In one word in three of four letters or more: two letters swapped, one lost, one doubled, or a neighbour's key."""
 
     def wrong(word: str) -> str:
         if len(word) < 4 or draw.random() > 1 / 3:
@@ -95,17 +95,17 @@ CHANGES: dict[str, Change] = {
 
 
 def prompts(folder: Path, n: int) -> tuple[list[str], list[str]]:
-    """Risky and harmless prompts of the split `dev`."""
+    """Risky and harmless prompts of the split `dev`, by the project's corrected labels."""
+    from cosa_training.judge.sources import load
 
-    def read(name: str) -> list[dict[str, object]]:
-        with gzip.open(folder / name, "rt", encoding="utf-8") as lines:
-            return [found for line in lines if (found := json.loads(line))["split"] == "dev"]
-
-    labelled = [one for one in read("prompts_labelled.jsonl.gz") if one["category_kind"] in {"human", "taxonomy"}]
-    risky = [str(one["prompt"]) for one in labelled if one["categories"] or one["floor"]]
-    harmless = [str(one["prompt"]) for one in read("prompts_benign.jsonl.gz")]
+    rows = [row for row in load(folder) if row.head == "prompt" and row.split == "dev" and row.clean]
     draw = random.Random(0)
-    return tuple(draw.sample(texts, min(n, len(texts))) for texts in (risky, harmless))  # type: ignore[return-value]
+
+    def drawn(risky: bool) -> list[str]:
+        texts = sorted({row.text for row in rows if row.any_risk is risky})
+        return draw.sample(texts, min(n, len(texts)))
+
+    return drawn(True), drawn(False)
 
 
 @contextlib.contextmanager
@@ -115,12 +115,16 @@ def bare_text() -> Iterator[None]:
         yield
 
 
-def found(judge: object, texts: list[str]) -> int:
-    """In how many texts any risk is found."""
+def read(judge: object, texts: list[str]) -> list[tuple[bool, float]]:
+    """Of each text: whether any risk is found, and the verdict's score."""
     from cosa_guard.verdicts import Case
 
-    cases = (Case(config=forbid_all(), stage="input", text=text) for text in texts)
-    return sum(bool(judge.judge(case).evidence.found) for case in cases)  # type: ignore[attr-defined]
+    verdicts = [judge.judge(Case(config=forbid_all(), stage="input", text=text)) for text in texts]  # type: ignore[attr-defined]
+    return [(bool(one.evidence.found), one.score) for one in verdicts]
+
+
+def hits(told: list[tuple[bool, float]]) -> int:
+    return sum(found for found, _ in told)
 
 
 def share(hits: int, n: int) -> str:
@@ -135,25 +139,31 @@ def kept(hits: int, n: int, plain: int) -> str:
     return f"{hits / plain:.2f} [{low:.2f}-{high:.2f}]"
 
 
+def ranked(bad: list[tuple[bool, float]], good: list[tuple[bool, float]]) -> str:
+    return f"{auroc([score for _, score in bad + good], [True] * len(bad) + [False] * len(good)):.2f}"
+
+
 def measure(judge: object, risky: list[str], harmless: list[str]) -> None:
-    row("", "recall", "kept", "false", "bare: recall", "bare: kept", "bare: false")
+    row("", "recall", "kept", "false", "AUROC", "bare: recall", "bare: kept", "bare: false", "bare: AUROC")
     plain: tuple[int, int] | None = None
     for name, change in CHANGES.items():
         began = time.perf_counter()
         draw = random.Random(name)
         bad, good = ([change(text, draw) for text in texts] for texts in (risky, harmless))
-        hits, alarms = found(judge, bad), found(judge, good)
+        told = read(judge, bad), read(judge, good)
         with bare_text():
-            bare, bare_alarms = found(judge, bad), found(judge, good)
-        plain = plain or (hits, bare)
+            bare = read(judge, bad), read(judge, good)
+        plain = plain or (hits(told[0]), hits(bare[0]))
         row(
             name,
-            share(hits, len(bad)),
-            kept(hits, len(bad), plain[0]),
-            share(alarms, len(good)),
-            f"{bare / len(bad):.2f}",
-            f"{bare / plain[1]:.2f}" if plain[1] else "n/a",
-            f"{bare_alarms / len(good):.2f}",
+            share(hits(told[0]), len(bad)),
+            kept(hits(told[0]), len(bad), plain[0]),
+            share(hits(told[1]), len(good)),
+            ranked(*told),
+            f"{hits(bare[0]) / len(bad):.2f}",
+            f"{hits(bare[0]) / plain[1]:.2f}" if plain[1] else "n/a",
+            f"{hits(bare[1]) / len(good):.2f}",
+            ranked(*bare),
         )
         print(f"{name}: {time.perf_counter() - began:.0f} s", file=sys.stderr)
 

@@ -82,7 +82,7 @@ def test_tables(folder):
     assert by_fold[2] == "n/a"  # only drugs, which the mean leaves out
     assert by_fold[-1] == "1.00"
     harm = found["Responses: AUROC of harm, by left-out source"]
-    assert cells(harm, "encoder")[1:4] == ["1.000", "n/a", "1.00"]
+    assert cells(harm, "encoder")[1:4] == ["1.00", "n/a", "1.00"]
     look_alikes = found["Harmless look-alikes of unseen sources: recall where a fifth of them is flagged"]
     assert cells(look_alikes, "encoder")[4] == "1.00"
     refusals = found["Responses: refused? and addressed?"]
