@@ -43,7 +43,7 @@ Change = Callable[[str, random.Random], str]
 
 
 def typos(text: str, draw: random.Random) -> str:
-    """In one word in three of four letters or more: two letters swapped, one lost, one doubled, or a neighbour's key."""
+    """In one word in three of four letters or more: letters swapped, lost, doubled, or a neighbour's key."""
 
     def wrong(word: str) -> str:
         if len(word) < 4 or draw.random() > 1 / 3:

