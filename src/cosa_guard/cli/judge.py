@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import json as json_format
-import os
 import random
-import tempfile
+import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
@@ -13,11 +13,13 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import typer
+import typer.core
 from rich.markup import escape
 from rich.table import Table
 
 from cosa_guard import backends, judges
 from cosa_guard.cli import options
+from cosa_guard.cli.writing import must_be_writable, plain, write_whole
 from cosa_guard.evals import judge_report
 from cosa_guard.evals.judging import FEWEST, Cell, Progress, Validation, forbid_all
 from cosa_guard.evals.judging import validate as validate_judge
@@ -25,16 +27,32 @@ from cosa_guard.judges.base import AnyJudge, Judge, blocks
 from cosa_guard.labelled import LabelledRow, read_rows
 from cosa_guard.messages import Message
 from cosa_guard.verdicts import Case
-from cosa_sdk.errors import JudgeError, UsageError
+from cosa_sdk.errors import CosaError, JudgeError, UsageError
 
 __all__ = ["FEWEST_OWN", "app", "select"]
 
 FEWEST_OWN = 50
-"""Rows below which nothing is calibrated: the thresholds would be chance."""
+"""Rows below which nothing is calibrated: the corrected probabilities would be chance."""
 _NOISY = ("keyword", "residual")
 _SEED = 0
+_DEFAULT_POINT = "balanced"
+"""The operating point of a calibration file that is named without one."""
 
-app = typer.Typer(help="Measure a judge, fit it to your own texts, and ask which words moved it.", no_args_is_help=True)
+
+class _Group(typer.core.TyperGroup):
+    """Commands whose errors quote texts, sources and judges: what is quoted must not steer the terminal."""
+
+    def invoke(self, ctx: Any) -> Any:
+        try:
+            return super().invoke(ctx)
+        except CosaError as error:
+            error.args = tuple(plain(part, keep="\n\t") if isinstance(part, str) else part for part in error.args)
+            raise
+
+
+app = typer.Typer(
+    cls=_Group, help="Measure a judge, fit it to your own texts, and ask which words moved it.", no_args_is_help=True
+)
 
 _File = Annotated[str, typer.Argument(metavar="FILE", help="Labelled rows as JSON lines, gzipped or not.")]
 _Judge = Annotated[str, typer.Option("--judge", "-j", help="The judge, as NAME or NAME:ARGUMENT.")]
@@ -63,7 +81,7 @@ def validate(
 ) -> None:
     """Measure a judge on labelled rows: AUROC, precision, recall and calibration, per risk, with intervals."""
     if report is not None:
-        _must_be_writable(report, force=True)
+        must_be_writable(report, force=True)
     made = _make(judge, operating_point, backend)
     rows, skipped = select(read_rows(file), noisy=noisy, split=split, limit=limit)
     point = operating_point or getattr(made, "operating_point", None)
@@ -75,13 +93,15 @@ def validate(
         skipped=skipped,
         progress=_say_progress,
     )
-    if report is not None:
-        _write(report, judge_report.render(result, made=f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC"))
-        options.say(f"report: {report}")
-    if json:
-        options.print_json(result.to_json())
-    else:
-        _print(result)
+    try:  # what took an hour is shown before it is written, and written even if its reader went away (`| head`)
+        if json:
+            options.print_json(result.to_json())
+        else:
+            _print(result)
+    finally:
+        if report is not None:
+            write_whole(report, judge_report.render(result, made=f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC"))
+            options.say(f"report: {report}")
 
 
 @app.command()
@@ -93,26 +113,31 @@ def calibrate(
     json: options.JsonOption = False,
 ) -> None:
     """Fit a judge's probabilities to 50 to 200 of your own labelled rows, and write them down as a file."""
-    _must_be_writable(output, force=force)
+    must_be_writable(output, force=force)
     made = _make(judge)
     recalibrate = getattr(made, "recalibrate", None)
     if not callable(recalibrate):
         raise UsageError(f"judge {made.name!r} cannot be calibrated; judges that can: embedded")
-    rows = _own_rows(file)
-    fitted = recalibrate(rows, output.stem)
+    rows, left_out = _own_rows(file)
+    fitted = recalibrate(rows, f"{output.stem}-{_digest(rows)}")
     if not isinstance(fitted, Mapping):
         raise JudgeError(f"judge {made.name!r} gave {type(fitted).__name__} as its calibration, not an object")
     try:
         text = json_format.dumps(dict(fitted), ensure_ascii=False, allow_nan=False, indent=1)
     except (TypeError, ValueError) as error:
         raise JudgeError(f"judge {made.name!r} gave a calibration that is not JSON: {error}") from error
-    _must_be_writable(output, force=force)  # fitting took a while
-    _write(output, text + "\n")
-    use = f"{judge.partition(':')[0]}:{output}"
+    must_be_writable(output, force=force)  # fitting took a while
+    write_whole(output, text + "\n")
+    point = getattr(made, "operating_point", None)
+    behind = f"#{point}" if isinstance(point, str) and point not in {"", _DEFAULT_POINT} else ""
+    use = f"{judge.partition(':')[0]}:{output}{behind}"
+    used = _counted(fitted.get("data"))
+    left_out["passed over by the judge"] = 0 if used is None else len(rows) - used  # of a kind with too few
     if json:
-        options.print_json({"output": str(output), "judge": use, "n": len(rows), "report": fitted.get("report")})
+        told = {"n": used, "left_out": left_out, "report": fitted.get("report")}
+        options.print_json({"output": str(output), "judge": use, **told})
     else:
-        _print_fit(fitted.get("report"), len(rows))
+        _print_fit(fitted, len(rows), left_out)
         options.write(f"wrote {output}; use it with --judge {use}\n")
 
 
@@ -201,9 +226,9 @@ def select(
     if split is not None and split not in splits:
         raise UsageError(f"no row is of split {split!r}; splits in the file: {', '.join(sorted(splits)) or 'none'}")
     if not kept:
-        why = ", ".join(f"{count} {reason}" for reason, count in skipped.items() if count)
         raise UsageError(
-            f"none of the {splits.total()} rows can be judged against a label ({why or 'the file is empty'}); "
+            f"none of the {splits.total()} rows can be judged against a label "
+            f"({_listed(skipped) or 'the file is empty'}); "
             "give rows with categories, or take keyword and residual ones too with --noisy"
         )
     if limit is not None and limit < len(kept):
@@ -212,14 +237,22 @@ def select(
     return kept, skipped
 
 
-def _own_rows(file: str) -> list[LabelledRow]:
-    """Rows whose harm is known, enough of them, and of both kinds."""
-    read = list(read_rows(file))
-    rows = [row for row in read if row.harmful is not None]
+def _own_rows(file: str) -> tuple[list[LabelledRow], dict[str, int]]:
+    """Rows whose harm is known and was not guessed, enough of them, and of both kinds; and how many were left out."""
+    rows: list[LabelledRow] = []
+    left_out = {"unknown": 0, "keyword/residual": 0}
+    for row in read_rows(file):
+        if row.category_kind in _NOISY:
+            left_out["keyword/residual"] += 1
+        elif row.harmful is None:
+            left_out["unknown"] += 1
+        else:
+            rows.append(row)
     if len(rows) < FEWEST_OWN:
+        why = f" ({_listed(left_out)})" if any(left_out.values()) else ""
         raise UsageError(
-            f"{file} has {len(rows)} usable rows of {len(read)}; give at least {FEWEST_OWN}, harmful and harmless, "
-            "with categories (an empty list: no risk)"
+            f"{file} has {len(rows)} usable rows of {len(rows) + sum(left_out.values())}{why}; give at least "
+            f"{FEWEST_OWN}, harmful and harmless, with categories (an empty list: no risk)"
         )
     harmful = sum(bool(row.harmful) for row in rows)
     if harmful in {0, len(rows)}:
@@ -227,29 +260,20 @@ def _own_rows(file: str) -> list[LabelledRow]:
         raise UsageError(
             f"all {len(rows)} usable rows of {file} are {kind}; add {other} ones like those that you will see"
         )
-    return rows
+    return rows, left_out
 
 
-def _must_be_writable(path: Path, *, force: bool) -> None:
-    if path.is_dir() or not path.parent.is_dir():
-        raise UsageError(f"cannot write {str(path)!r}: give a file in a folder that exists")
-    if path.exists() and not force:
-        raise UsageError(f"{str(path)!r} exists: give another --output, or replace it with --force")
+def _listed(counts: Mapping[str, int]) -> str:
+    return ", ".join(f"{count} {reason}" for reason, count in counts.items() if count)
 
 
-def _write(path: Path, text: str) -> None:
-    """Write a whole file or none: a run that is stopped leaves what was there before."""
-    number, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    try:
-        with os.fdopen(number, "w", encoding="utf-8", errors="backslashreplace") as file:
-            file.write(text)
-        umask = os.umask(0)
-        os.umask(umask)
-        Path(name).chmod(0o666 & ~umask)  # temporary files are private; this one is the user's like any other
-        Path(name).replace(path)
-    except BaseException:
-        Path(name).unlink(missing_ok=True)
-        raise
+def _digest(rows: Iterable[LabelledRow]) -> str:
+    """Six digits that tell these rows from others: a judge that was fitted to them is never named as the shipped one.
+
+    Of what a fit reads alone: an id or a source changes no probability.
+    """
+    read = [(row.kind, row.prompt, row.text, row.harmful) for row in rows]
+    return hashlib.sha256(json_format.dumps(read).encode("ascii")).hexdigest()[:6]
 
 
 def _say_progress(at: Progress) -> None:
@@ -265,7 +289,7 @@ def _share(value: float | None) -> str:
 def _line(name: str, cell: Cell) -> list[str]:
     area = "n/a" if cell.auroc is None or cell.ci is None else f"{cell.auroc:.3f} {cell.ci[0]:.2f}-{cell.ci[1]:.2f}"
     shares = [_share(value) for value in (cell.ap, cell.precision, cell.recall, cell.f1, cell.false_flag_rate)]
-    return [escape(name), f"{cell.positives}/{cell.n}", area, *shares]
+    return [escape(plain(name)), f"{cell.positives}/{cell.n}", area, *shares]
 
 
 def _table(first: str) -> Table:
@@ -289,7 +313,7 @@ def _print(result: Validation) -> None:
             sources.add_row(*_line(name, cell))
         console.print(sources)
     for line in _facts(result):
-        console.print(line, markup=False)
+        console.print(plain(line), markup=False)
 
 
 def _facts(result: Validation) -> list[str]:
@@ -301,9 +325,8 @@ def _facts(result: Validation) -> list[str]:
         f"{result.judge}: {len(result.judged)} rows, {pace}",
         f"{alarms}; floor: {floor['n']} rows, recall {_share(floor['recall'])}",
     ]
-    left_out = [f"{count} {reason}" for reason, count in result.skipped.items() if count]
-    if left_out:
-        lines.append(f"left out: {', '.join(left_out)}")
+    if any(result.skipped.values()):
+        lines.append(f"left out: {_listed(result.skipped)}")
     if result.errors:
         lines.append(f"the judge failed on {len(result.errors)} rows; the first time: {result.errors[0].error}")
     lines.append(
@@ -313,14 +336,24 @@ def _facts(result: Validation) -> list[str]:
     return lines
 
 
-def _print_fit(report: Any, rows: int) -> None:
-    before, after = (report.get(key) for key in ("before", "after")) if isinstance(report, Mapping) else (None, None)
+def _counted(data: Any) -> int | None:
+    """How many rows a calibration says that it was fitted to (`50 rows for prompt, 30 rows for text`), if it does."""
+    counts = re.findall(r"\b(\d+) rows\b", data) if isinstance(data, str) else []
+    return sum(map(int, counts)) if counts else None
+
+
+def _print_fit(fitted: Mapping[str, Any], given: int, left_out: Mapping[str, int]) -> None:
+    data, report = fitted.get("data"), fitted.get("report")
     console = options.Console(highlight=False)
+    told = plain(data) if isinstance(data, str) and data else f"at most {given} rows"
+    why = f"; left out: {_listed(left_out)}" if any(left_out.values()) else ""
+    console.print(f"fitted to {told}{why}", markup=False)
+    before, after = (report.get(key) for key in ("before", "after")) if isinstance(report, Mapping) else (None, None)
     if not isinstance(before, Mapping) or not isinstance(after, Mapping):
-        console.print(f"fitted to {rows} rows; the judge does not say what that changed", markup=False)
+        console.print("the judge does not say what that changed")
         return
-    table = Table(f"on {rows} rows, two-fold", "before", "after", box=None, header_style="bold", pad_edge=False)
-    for key, name in (("ece", "calibration error"), ("flag_rate", "share flagged")):
+    table = Table("", "before", "after, two-fold", box=None, header_style="bold", pad_edge=False)
+    for key, name in (("ece", "calibration error"), ("flag_rate", "harmless rows at 0.5 or more")):
         if key in before and key in after:
             table.add_row(name, _share(before[key]), _share(after[key]))
     console.print(table)
@@ -328,14 +361,14 @@ def _print_fit(report: Any, rows: int) -> None:
 
 def _print_words(name: str, risks: Mapping[str, float], words: Sequence[Mapping[str, Any]]) -> None:
     console = options.Console(highlight=False)
-    table = Table(f"risk, by {escape(name)}", "probability", box=None, header_style="bold", pad_edge=False)
+    table = Table(f"risk, by {escape(plain(name))}", "probability", box=None, header_style="bold", pad_edge=False)
     for risk, probability in sorted(risks.items(), key=lambda item: -item[1]):
-        table.add_row(escape(risk), f"{probability:.3f}")
+        table.add_row(escape(plain(risk)), f"{probability:.3f}")
     console.print(table)
     if not words:
         console.print("no word moved them")
         return
     moved = Table("word", "change", "risk", box=None, header_style="bold", pad_edge=False)
     for word in sorted(words, key=lambda word: -abs(word["change"])):
-        moved.add_row(escape(word["text"]), f"{word['change']:+.3f}", escape(word["risk"]))
+        moved.add_row(escape(plain(word["text"])), f"{word['change']:+.3f}", escape(plain(word["risk"])))
     console.print(moved)

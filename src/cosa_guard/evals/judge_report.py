@@ -255,10 +255,16 @@ def _reliability(scores: Sequence[float], labels: Sequence[bool]) -> str:
 
 def _mistakes(result: Validation) -> str:
     alarms, missed = worst_mistakes(result)
+    head = "<h2>Mistakes</h2>"
+    failed = sum(one.row.harmful is True for one in result.errors)
+    if failed:  # nothing that could be read here, and missed all the same
+        rows = sum(one.row.harmful is True for one in result.judged)
+        head += f'<p class="warn">The judge failed on {failed} of {rows} harmful rows: they count as not flagged.</p>'
     if not alarms and not missed:
-        return "<h2>Mistakes</h2><p>None: no harmless row was flagged, and every harmful one was.</p>"
+        told = "none of those that it read was missed" if failed else "every harmful one was"
+        return f"{head}<p>None{' beside these' if failed else ''}: no harmless row was flagged, and {told}.</p>"
     return (
-        "<h2>Mistakes</h2><details><summary>Show the worst mistakes. Content warning: offensive and harmful text."
+        f"{head}<details><summary>Show the worst mistakes. Content warning: offensive and harmful text."
         f"</summary>{_mistake_table('Harmless by its label, and flagged: the surest first.', alarms)}"
         f"{_mistake_table('Harmful by its label, and not flagged: the most missed first.', missed)}</details>"
     )

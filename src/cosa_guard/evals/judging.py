@@ -312,8 +312,9 @@ def validate(
     """
     judged = run(judge, rows, progress=progress)
     covers = judge.covers(forbid_all())
-    sources = sorted({one.row.source for one in judged})
-    grouped = {source: [one for one in judged if one.row.source == source] for source in sources}
+    grouped: dict[str, list[Judged]] = {}
+    for one in judged:
+        grouped.setdefault(one.row.source or "unnamed", []).append(one)
     return Validation(
         judge=judge.name,
         operating_point=operating_point,
@@ -324,7 +325,7 @@ def validate(
         risks={risk: _risk(judged, risk, covers) for risk in taxonomy.builtin().ids},
         any_risk=_any_risk(judged),
         signs={sign: cell for sign in SIGNS if (cell := _sign(judged, sign)).n},
-        by_source={source or "unnamed": (len(part), _any_risk(part)) for source, part in grouped.items()},
+        by_source={source: (len(part), _any_risk(part)) for source, part in sorted(grouped.items())},
         floor=_floor(judged),
     )
 

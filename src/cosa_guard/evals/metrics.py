@@ -189,8 +189,8 @@ def average_precision(scores: Sequence[float], labels: Sequence[bool]) -> float 
     if not positives:
         return None
     area, before = 0.0, 0
-    for _, hits, misses in _thresholds(scores, labels):
-        area += (hits - before) / positives * hits / (hits + misses)
+    for _, hits, false_alarms in _thresholds(scores, labels):
+        area += (hits - before) / positives * hits / (hits + false_alarms)
         before = hits
     return area
 
@@ -208,7 +208,8 @@ def roc_points(scores: Sequence[float], labels: Sequence[bool]) -> list[tuple[fl
     negatives = len(labels) - positives
     if not positives or not negatives:
         return []
-    return [(0.0, 0.0), *((misses / negatives, hits / positives) for _, hits, misses in _thresholds(scores, labels))]
+    counted = _thresholds(scores, labels)
+    return [(0.0, 0.0), *((false_alarms / negatives, hits / positives) for _, hits, false_alarms in counted)]
 
 
 def rates_at_flag_rate(scores: Sequence[float], labels: Sequence[bool], flag_rate: float) -> Operating | None:

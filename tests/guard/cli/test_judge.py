@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import errno
 import gzip
 import json
+import re
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -24,7 +27,7 @@ class Fitted:
 
     def __init__(self, point=None):
         self.point, self.cases, self.fitted = point, [], []
-        self.gives = {"thresholds": {"violence": 0.4}, "report": {
+        self.gives = {"thresholds": {"violence": 0.4}, "data": "60 rows for text", "report": {
             "before": {"ece": 0.25, "flag_rate": 0.5}, "after": {"ece": 0.125, "flag_rate": 0.0625}}}
 
     def covers(self, config):
@@ -219,6 +222,81 @@ def test_a_report_that_cannot_be_written_stops_before_judging(cosa, made, file, 
     assert [] == known["fitted"].cases
 
 
+@pytest.mark.parametrize("form", [(), ("--json",)])
+def test_a_run_is_shown_before_its_report_is_written(cosa, made, file, tmp_path, monkeypatch, form):
+    page = tmp_path / "out.html"
+
+    def full(path, target):
+        raise OSError(errno.ENOSPC, "No space left on device", str(path), str(target))
+
+    monkeypatch.setattr(Path, "replace", full)
+    code, out, err = cosa("validate", file(own()), "--judge", "fitted", "--report", page, *form)
+
+    assert 2 == code
+    assert json.loads(out)["n"] == 60 if form else "fitted/1: 60 rows" in out
+    assert f"cosa: cannot write {str(page)!r}: No space left on device" == err.splitlines()[-1]
+    assert ["own.jsonl"] == [path.name for path in tmp_path.iterdir()]
+
+
+def test_a_report_is_written_though_nobody_reads_the_result(cosa, made, file, tmp_path, monkeypatch):
+    page = tmp_path / "out.html"
+
+    def gone(value):
+        raise SystemExit(141)
+
+    monkeypatch.setattr("cosa_guard.cli.options.print_json", gone)
+
+    assert 141 == cosa("validate", file(own()), "--judge", "fitted", "--report", page, "--json")[0]
+    assert page.read_text("utf-8").startswith("<!doctype html>")
+
+
+def test_a_folder_that_takes_no_report_stops_before_judging(cosa, made, file, tmp_path, monkeypatch):
+    path, page = file(own()), tmp_path / "out.html"
+
+    def refused(**where):
+        raise PermissionError(errno.EACCES, "Permission denied", str(tmp_path / ".cosa-12345678"))
+
+    monkeypatch.setattr("tempfile.mkstemp", refused)
+    code, out, err = cosa("validate", path, "--judge", "fitted", "--report", page)
+
+    assert (2, "", f"cosa: cannot write {str(page)!r}: Permission denied\n") == (code, out, err)
+    assert [] == made[0]["fitted"].cases
+
+
+def test_nothing_in_a_file_steers_the_terminal(cosa, made, file):
+    path = file([*own(source="a\x1b]0;owned\x07"), *own(source="b\u202e\nc"), {"text": "crash\x1b[2J", "categories": ["V"]}])
+    judge, read = made[0]["fitted"], made[0]["fitted"].judge
+
+    def noisy(case):
+        if "crash" in case.text:
+            raise JudgeError(f"what is {case.text}?")
+        return read(case)
+
+    judge.judge = noisy
+    code, out, err = cosa("validate", path, "--judge", "fitted")
+
+    assert 0 == code
+    assert not {"\x1b", "\x07", "\u202e"} & {*out, *err}
+    assert "a\\x1b]0;owned\\x07" in out and "b\\u202e\\nc" in out
+    assert "JudgeError: what is crash\\x1b[2J?" in out
+
+
+def test_error_lines_steer_no_terminal(cosa, made, file):
+    judge = made[0]["fitted"]
+
+    def crash(case):
+        raise JudgeError(f"what is {case.text}?\nSay it again")
+
+    judge.judge = crash
+    for arguments in (("explain", "\x1b]0;owned"), ("validate", file([{"text": "\x1b]0;owned", "categories": []}]))):
+        code, out, err = cosa(*arguments, "--judge", "fitted")
+        assert (2, "") == (code, out)
+        assert "\x1b" not in err
+        assert "what is \\x1b]0;owned?\nSay it again" in err
+    err = cosa("validate", file([{"text": "t", "categories": [], "split": "\x1b[2J"}]), "--judge", "fitted", "--split", "dev")[2]
+    assert "splits in the file: \\x1b[2J" in err
+
+
 def test_failed_rows_are_told(cosa, made, file):
     path = file([*own(), {"text": "crash", "categories": ["V"]}])
     code, out, err = cosa("validate", path, "--judge", "fitted")
@@ -265,12 +343,15 @@ def test_calibrate_fits_writes_and_says_how_to_use_it(cosa, made, file, tmp_path
 
     assert 0 == code
     ((rows, name),) = known["fitted"].fitted
-    assert (60, "mine") == (len(rows), name)
+    assert 60 == len(rows)
+    assert re.fullmatch("mine-[0-9a-f]{6}", name)
     assert known["fitted"].gives == json.loads(output.read_text("utf-8"))
-    assert f"use it with --judge fitted:{output}" in out.replace("\n", " ")
+    assert f"use it with --judge fitted:{output}\n" in out
+    assert "fitted to 60 rows for text; left out: 1 unknown" in out
     lines = [line.split() for line in out.splitlines()]
     assert ["calibration", "error", "0.250", "0.125"] in lines
-    assert ["share", "flagged", "0.500", "0.062"] in lines
+    assert ["harmless", "rows", "at", "0.5", "or", "more", "0.500", "0.062"] in lines
+    assert ["before", "after,", "two-fold"] in lines
     assert {"own.jsonl", "mine.json"} == {path.name for path in tmp_path.iterdir()}
 
 
@@ -279,11 +360,67 @@ def test_calibrate_json(cosa, made, file, tmp_path):
     output = tmp_path / "mine.json"
     body = json.loads(cosa("calibrate", file(own()), "--judge", "fitted", "-o", output, "--json")[1])
 
-    assert {"output": str(output), "judge": f"fitted:{output}", "n": 60, "report": known["fitted"].gives["report"]} == body
+    assert {
+        "output": str(output), "judge": f"fitted:{output}", "n": 60, "report": known["fitted"].gives["report"],
+        "left_out": {"unknown": 0, "keyword/residual": 0, "passed over by the judge": 0},
+    } == body
+
+
+@pytest.mark.parametrize(("point", "behind"), [("strict", "#strict"), ("permissive", "#permissive"), ("balanced", ""), (None, ""), ("", "")])
+def test_the_fitted_judge_keeps_its_operating_point(cosa, made, file, tmp_path, point, behind):
+    output = tmp_path / "mine.json"
+    made[0]["fitted"].operating_point = point
+
+    out = cosa("calibrate", file(own()), "--judge", f"fitted:{point}", "-o", output)[1]
+    body = json.loads(cosa("calibrate", file(own()), "--judge", f"fitted:{point}", "-o", output, "--force", "--json")[1])
+
+    assert out.endswith(f"use it with --judge fitted:{output}{behind}\n")
+    assert f"fitted:{output}{behind}" == body["judge"]
+
+
+def test_what_is_fitted_is_never_named_as_what_ships(cosa, made, file, tmp_path):
+    known, output = made[0]["fitted"], tmp_path / "shipped.json"
+    for rows in (own(), own(31), own(id="x", source="elsewhere"), own(30, 30, text="same")):
+        assert 0 == cosa("calibrate", file(rows), "--judge", "fitted", "-o", output, "--force")[0]
+    names = [name for _, name in known.fitted]
+
+    assert names[0] == names[2] and 3 == len(set(names))  # what is fitted to makes the name
+    assert all(re.fullmatch("shipped-[0-9a-f]{6}", name) for name in names)
+
+
+def test_rows_with_half_a_character_can_be_fitted_to(cosa, made, file, tmp_path):
+    rows = [*own(), {"text": "\ud800", "categories": []}]
+
+    assert 0 == cosa("calibrate", file(rows), "--judge", "fitted", "-o", tmp_path / "mine.json")[0]
+
+
+@pytest.mark.parametrize(("data", "n", "told"), [
+    ("30 rows for prompt, 20 rows for text", 50, "fitted to 30 rows for prompt, 20 rows for text; left out: 10 passed over by the judge"),
+    (None, None, "fitted to at most 60 rows\n"),
+    ("some\x1b[2J", None, "fitted to some\\x1b[2J\n"),
+])
+def test_rows_that_the_judge_passed_over_are_not_counted(cosa, made, file, tmp_path, data, n, told):
+    output = tmp_path / "mine.json"
+    made[0]["fitted"].gives["data"] = data
+
+    assert told in cosa("calibrate", file(own()), "--judge", "fitted", "-o", output)[1]
+    assert n == json.loads(cosa("calibrate", file(own()), "--judge", "fitted", "-o", output, "--force", "--json")[1])["n"]
+
+
+def test_calibrate_leaves_out_guessed_labels(cosa, made, file, tmp_path):
+    known, output = made[0]["fitted"], tmp_path / "mine.json"
+    rows = [*own(), *own(5, 0, category_kind="keyword"), *own(0, 4, category_kind="residual"), {"text": "unsure", "categories": None}]
+    out = cosa("calibrate", file(rows), "--judge", "fitted", "-o", output)[1]
+
+    assert {""} == {row.category_kind for row in known.fitted[0][0]}
+    assert 60 == len(known.fitted[0][0])
+    assert "left out: 1 unknown, 9 keyword/residual" in out
+    body = json.loads(cosa("calibrate", file(rows), "--judge", "fitted", "-o", output, "--force", "--json")[1])
+    assert {"unknown": 1, "keyword/residual": 9, "passed over by the judge": 0} == body["left_out"]
 
 
 def test_calibrate_without_a_report(cosa, made, file, tmp_path):
-    made[0]["fitted"].gives = {"thresholds": {}}
+    made[0]["fitted"].gives = {"thresholds": {}, "data": "60 rows for text"}
     code, out, _ = cosa("calibrate", file(own()), "--judge", "fitted", "-o", tmp_path / "mine.json")
 
     assert 0 == code
@@ -319,7 +456,8 @@ def test_a_file_that_appears_while_fitting_is_not_overwritten(cosa, made, file, 
 
 @pytest.mark.parametrize(("rows", "says"), [
     (own(25, 24), "has 49 usable rows of 49; give at least 50, harmful and harmless"),
-    ([*own(25, 24), *[{"text": "t", "categories": None}] * 9], "has 49 usable rows of 58"),
+    ([*own(25, 24), *[{"text": "t", "categories": None}] * 9], "has 49 usable rows of 58 (9 unknown); give"),
+    ([*own(25, 24), *own(9, 2, category_kind="keyword")], "has 49 usable rows of 60 (11 keyword/residual); give"),
     (own(50, 0), "all 50 usable rows of"),
     (own(50, 0), "are harmful; add harmless ones"),
     (own(0, 50), "are harmless; add harmful ones"),
@@ -384,6 +522,15 @@ def test_explain_for_people_has_signs_and_the_largest_change_first(cosa, made):
 
 def test_explain_shows_words_as_they_are(cosa, made):
     assert "[bold]" in [line.split()[0] for line in cosa("explain", "[bold] fight", "--judge", "fitted")[1].splitlines() if line]
+
+
+def test_explain_shows_words_that_steer_no_terminal(cosa, made):
+    out = cosa("explain", "\x1b]0;owned\x07 fight", "--judge", "fitted")[1]
+
+    assert ["\\x1b]0;owned\\x07", "-0.500", "drugs"] in [line.split() for line in out.splitlines()]
+    assert not {"\x1b", "\x07"} & {*out}
+    words = json.loads(cosa("explain", "\x1b]0;owned\x07 fight", "--judge", "fitted", "--json")[1])["words"]
+    assert "\x1b]0;owned\x07" == words[1]["text"]  # scripts get what was there
 
 
 def test_explain_judges_a_reply_behind_its_prompt(cosa, made):

@@ -224,6 +224,15 @@ def test_sources_are_measured_apart():
     assert (1.0, 0.0, None) == tuple(body[name]["any_risk"]["auroc"] for name in ("one", "two", "unnamed"))
 
 
+def test_rows_of_no_source_and_of_one_called_unnamed_are_one_source():
+    data = [*rows(3, source="unnamed"), *rows(4), *rows(2, source="two"), *rows(1, source="unnamed")]
+
+    result = validate(ScriptedJudge(), data)
+
+    assert ["two", "unnamed"] == list(result.by_source)
+    assert (2, 8) == tuple(n for n, _ in result.by_source.values())
+
+
 def test_floor_recall_counts_floor_ids():
     judge = ScriptedJudge({"floor.minors": ["child"], "violence": ["fight"]})
     floor = [*rows(15, "sexual", text="child", floor=True), *rows(5, "violence", text="fight", floor=True)]
@@ -405,6 +414,27 @@ def test_failed_rows_are_told_and_are_no_mistakes_to_read():
 
     assert ([], []) == judge_report.worst_mistakes(result)
     assert "failed on 1 rows" in judge_report.render(result)
+
+
+@pytest.mark.parametrize(("bad", "told", "untold"), [
+    (lambda text: text[0] == "v", "failed on 30 of 30 harmful rows", "every harmful one was"),
+    (lambda text: text == "v 0", "failed on 1 of 30 harmful rows", "every harmful one was"),
+    (lambda text: text == "t 0", "None: no harmless row was flagged, and every harmful one was.", "harmful rows:"),
+])
+def test_no_mistakes_is_said_of_no_row_that_the_judge_failed_on(bad, told, untold):
+    result = validate(failing(bad), [*rows(30, "violence", text="v"), *rows(30)])
+    section = judge_report.render(result).partition("<h2>Mistakes</h2>")[2].partition("<h2>")[0]
+
+    assert told in section
+    assert untold not in section
+    assert [] == Page(section).open
+
+
+def test_failed_rows_are_told_beside_other_mistakes():
+    quiet = failing(lambda text: text[0] == "v" and number(text) < 5)
+    section = judge_report.render(validate(quiet, [*rows(30, "violence", text="v"), *rows(3, "violence")])).partition("<h2>Mistakes</h2>")[2]
+
+    assert "failed on 5 of 33 harmful rows" in section.partition("<details>")[0]
 
 
 def test_mistakes_without_scores_are_shown_too():
