@@ -84,6 +84,11 @@ def _flag(row: dict[str, Any], name: str) -> bool | None:
     return value
 
 
+def _name(row: dict[str, Any], name: str) -> str:
+    value = row.get(name)
+    return "" if value is None else str(value)  # 0 is a name as good as 1
+
+
 def labelled_row(row: dict[str, Any]) -> LabelledRow:
     """One decoded row of any of the four schemas.
 
@@ -92,10 +97,10 @@ def labelled_row(row: dict[str, Any]) -> LabelledRow:
         UnknownName: a category is neither a code nor an id.
     """
     common: dict[str, Any] = {
-        "id": str(row.get("id") or ""),
-        "source": str(row.get("source") or ""),
-        "split": str(row.get("split") or ""),
-        "category_kind": str(row.get("category_kind") or ""),
+        "id": _name(row, "id"),
+        "source": _name(row, "source"),
+        "split": _name(row, "split"),
+        "category_kind": _name(row, "category_kind"),
     }
     if "response" in row:
         risks = _risks(row.get("categories"), "categories")

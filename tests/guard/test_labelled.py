@@ -69,6 +69,12 @@ def test_harm_of_texts(categories, harmful):
     assert harmful is labelled_row({"text": "t", "categories": categories}).harmful
 
 
+@pytest.mark.parametrize(("given", "found"), [(0, "0"), (7, "7"), ("a", "a"), ("", ""), (None, "")])
+@pytest.mark.parametrize("field", ["id", "source", "split", "category_kind"])
+def test_names_of_rows(field, given, found):
+    assert found == getattr(labelled_row({"text": "t", "categories": [], field: given}), field)
+
+
 def test_prompts():
     row = labelled_row({"prompt": "p", "categories": ["R"], "floor": False, "category_kind": "keyword", "source": "s"})
 

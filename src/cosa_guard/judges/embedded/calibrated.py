@@ -1,8 +1,9 @@
 """From logits to probabilities and thresholds: everything that was measured, kept as data and never as numbers in code.
 
 Platt scaling (a slope and an intercept for each head and risk) fitted on answers about sources that the model had not
-seen; thresholds at three operating points from the same answers. Thresholds travel badly between sources, rankings do
-not: `cosa judge calibrate` fits both anew on a user's own rows.
+seen; thresholds at three operating points from the same answers. Probabilities travel badly between sources, rankings
+do well: `cosa judge calibrate` fits slopes and intercepts anew on a user's own rows. The thresholds stay, for they are
+probabilities, and those mean again what they say.
 """
 
 from __future__ import annotations
@@ -15,15 +16,20 @@ from functools import cache
 from importlib import resources
 from itertools import chain
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from cosa_sdk import taxonomy
 from cosa_sdk.errors import UsageError
 
-__all__ = ["POINTS", "Calibrated", "Thresholds", "load", "read", "shipped", "sigmoid"]
+__all__ = ["POINTS", "TIERS", "Calibrated", "Thresholds", "Tiers", "load", "read", "shipped", "sigmoid"]
 
 POINTS = ("balanced", "strict", "permissive")
 """Operating points: few harmless texts flagged and few risky ones missed; fewer missed; fewer flagged."""
+Tiers = Literal["both", "fast"]
+"""The networks that gave the logits: the encoder behind the static tier, or the static tier alone."""
+TIERS: tuple[Tiers, ...] = ("both", "fast")
+_JUDGES = {"both": "embedded", "fast": "fast"}
+"""Names of judges, by what reads."""
 _FORMAT = "cosa-embedded-calibration-1"
 _WEAK = ("slope", "intercept", "found", "absent")
 _FLATTEST = 50.0
@@ -67,6 +73,8 @@ class Calibrated:
     """Head -> logit of any risk up to which the static tier answers alone."""
     measured: str = ""
     """One line for people."""
+    tier: Tiers = "both"
+    """Whose logits it was fitted on: those of one say nothing about the other's."""
 
     def probability(self, head: str, name: str, logit: float) -> float:
         """Calibrated probability behind a logit."""
@@ -110,7 +118,15 @@ def _decoded(raw: dict[str, Any], point: str) -> Calibrated:
         weak={k: float(v) for k, v in raw["weak"].items()},
         sure={k: float(v) for k, v in raw["sure"].items()},
         measured=str(raw.get("measured", "")),
+        tier=_tier(raw.get("tier", "both")),
     )
+
+
+def _tier(value: Any) -> Tiers:
+    for tier in TIERS:
+        if value == tier:
+            return tier
+    raise ValueError(f"the tier is {value!r}; choices: {', '.join(TIERS)}")
 
 
 def _check(found: Calibrated) -> None:
@@ -126,16 +142,19 @@ def _check(found: Calibrated) -> None:
         looked_up += [(bounds.low, bounds.high) for bounds in (found.thresholds[head][k] for k in (*risks, "any"))]
         if not all(map(math.isfinite, (found.sure[head], *chain.from_iterable(looked_up)))):
             raise ValueError(f"a number of {head!r} is not finite")
-        for risk in risks:
-            if found.slopes[head][risk][0] <= 0:
-                raise ValueError(f"the slope of {risk!r} for {head!r} turns its ranking round")
         for name in (*risks, "any"):
+            if found.slopes[head][name][0] <= 0:
+                raise ValueError(f"the slope of {name!r} for {head!r} turns its ranking round")
             if found.thresholds[head][name].low > found.thresholds[head][name].high:
                 raise ValueError(f"the thresholds of {name!r} for {head!r} are the wrong way round")
     others = [*found.slopes["reply"]["refused"], *found.slopes["reply"]["addressed"]]
     others += [*(found.floor[name] for name in (*taxonomy.FLOOR, "beside")), *(found.weak[part] for part in _WEAK)]
     if not all(map(math.isfinite, others)):
         raise ValueError("a number is not finite")
+    if found.weak["slope"] <= 0:
+        raise ValueError("the slope of weak matches turns their ranking round")
+    if found.weak["absent"] > found.weak["found"]:
+        raise ValueError("the probabilities of weak matches are the wrong way round")
 
 
 @cache
@@ -146,11 +165,15 @@ def shipped() -> dict[str, Any]:
     return raw
 
 
-def load(argument: str | None) -> Calibrated:
+def load(argument: str | None, tier: Tiers = "both") -> Calibrated:
     """By operating point, by file, or `file#point`; nothing means `balanced`.
 
+    Args:
+        tier: what is to be calibrated. What ships was fitted with both, and serves either; a file serves the one that
+            it was made with.
+
     Raises:
-        UsageError: neither a point nor a readable file.
+        UsageError: neither a point nor a readable file, or a file that was fitted with the other tier.
     """
     if argument is None or argument in POINTS:
         return read(shipped(), argument or "balanced", "the shipped calibration")
@@ -164,7 +187,14 @@ def load(argument: str | None) -> Calibrated:
         raw = json.loads(path.read_text("utf-8"))
     except (OSError, ValueError, RecursionError) as error:
         raise UsageError(f"{path}: not a calibration file: {error}") from error
-    return read(raw, point or "balanced", str(path))
+    found = read(raw, point or "balanced", str(path))
+    if found.tier != tier:
+        made, asked = _JUDGES[found.tier], _JUDGES[tier]
+        raise UsageError(
+            f"{path} was made for the judge {made!r}, not for {asked!r}; use it as --judge {made}:{argument}, or make "
+            f"another with `cosa judge calibrate --judge {asked}`"
+        )
+    return found
 
 
 def _path(argument: str) -> tuple[Path | None, str]:

@@ -8,37 +8,57 @@ from __future__ import annotations
 
 import re
 
-__all__ = ["AGE", "SCALE"]
+__all__ = ["AGE", "SCALE", "Words", "words"]
 
-_SPELT = (
-    r"(?<!ty[\s-])(?:one|two|three|four|five|six|seven|eight|nine|ten|eleven|twelve|(?:thir|four|fif|six|seven)teen)"
-)
+
+def words(text: str) -> str:
+    """The text with one space between its words, whatever stood there: spaces, line breaks, hyphens, underscores."""
+    return " ".join(text.replace("-", " ").replace("_", " ").split())
+
+
+class Words:
+    """A pattern over words.
+
+    Not a bare `re.Pattern`, so that no caller can forget `words`. Gaps of any length inside the pattern instead would
+    take quadratic time, for `_` is a letter to it and a gap as well.
+
+    Args:
+        pattern: what is meant, in lower case and with single spaces as the only gaps.
+    """
+
+    def __init__(self, pattern: str) -> None:
+        self._pattern = re.compile(pattern, re.IGNORECASE)
+
+    def search(self, text: str) -> re.Match[str] | None:
+        """The first match; its positions are those of `words(text)`."""
+        return self._pattern.search(words(text))
+
+
+_SPELT = r"(?<!ty )(?:one|two|three|four|five|six|seven|eight|nine|ten|eleven|twelve|(?:thir|four|fif|six|seven)teen)"
 """Years below eighteen."""
 
-AGE = re.compile(
-    r"\b(?:child(?:ren|hood|like)?|kids?|minors?|under-?\s?age[d]?|toddlers?|infants?|bab(?:y|ies)|"
-    r"(?:pre-?)?teens?|tweens?|teenagers?|teenaged?|adolescents?|juveniles?|lol[il](?:ta?|con)?s?|shota|jailbait|pa?edo\w*|"
-    r"schoolgirls?|schoolboys?|school\s?(?:girl|boy|kid|child)\w*|"
+AGE = Words(
+    r"\b(?:child(?:ren|hood|like)?|kids?|minors?|under ?aged?|toddlers?|infants?|bab(?:y|ies)|"
+    r"(?:pre ?)?teens?|tweens?|teenagers?|teenaged?|adolescents?|juveniles?|lol[il](?:ta?|con)?s?|shota|jailbait|"
+    r"pa?edo\w*|schoolgirls?|schoolboys?|school ?(?:girl|boy|kid|child)\w*|"
     r"little (?:girl|boy|sister|brother)s?|young (?:girl|boy)s?|"
     r"(?:pupil|student)s? (?:of|aged) (?:[5-9]|1[0-7])|daughters?|nieces?|kindergart\w+|"
-    r"(?:[1-9]|1[0-7])[\s-]?(?:years?|yrs?|yo|y/o)(?:[\s-]?old)?|(?:aged?|age of) (?:[1-9]|1[0-7])\b|"
-    rf"{_SPELT}[\s-]years?[\s-]old|(?:aged?|age of) {_SPELT}|"
-    r"(?:first|second|third|fourth|fifth|sixth|seventh|eighth|ninth|tenth)[\s-]graders?|"
-    r"kinder|mineurs?|enfants?|ni[nñ][oa]s?|menores?|crian[cç]as?)\b",
-    re.IGNORECASE,
+    r"(?:[1-9]|1[0-7]) ?(?:years?|yrs?|yo|y/o)(?: ?old)?|(?:aged?|age of) (?:[1-9]|1[0-7])\b|"
+    rf"{_SPELT} years? old|(?:aged?|age of) {_SPELT}|"
+    r"(?:first|second|third|fourth|fifth|sixth|seventh|eighth|ninth|tenth) graders?|"
+    r"kinder|mineurs?|enfants?|ni[nñ][oa]s?|menores?|crian[cç]as?)\b"
 )
 """A person who may be a minor is spoken of."""
 
-SCALE = re.compile(
+SCALE = Words(
     r"\b(?:nerve (?:agent|gas)\w*|sarin|novichok|vx|mustard gas|chlorine gas|"
     r"chemical (?:weapon|warfare|attack|agent)s?|biological (?:weapon|warfare|attack|agent)s?|"
-    r"bio-?weapons?|bioterror\w*|anthrax|smallpox|ebola|plague|ricin|botulin\w*|cyanide|weaponi[sz]\w+|pathogens?|pandemic|"
-    r"dirty bombs?|radiological|nuclear (?:weapon|bomb|device|warhead|explosive|meltdown)s?|nukes?|"
+    r"bio ?weapons?|bioterror\w*|anthrax|smallpox|ebola|plague|ricin|botulin\w*|cyanide|weaponi[sz]\w+|pathogens?|"
+    r"pandemic|dirty bombs?|radiological|nuclear (?:weapon|bomb|device|warhead|explosive|meltdown)s?|nukes?|"
     r"atom(?:ic)? bombs?|hydrogen bombs?|uranium|plutonium|fissile|weapons? of mass|"
     r"mass (?:casualt\w+|murder|killing|poisoning|destruction)|"
     r"(?:poison|contaminate|infect)\w* (?:the |a |an |our |their )?(?:\w+ )?"
     r"(?:water|food|reservoir|city|town|population)\w*|"
-    r"(?:water|food) suppl\w+|kill (?:thousands|millions|hundreds|everyone|everybody|as many))\b",
-    re.IGNORECASE,
+    r"(?:water|food) suppl\w+|kill (?:thousands|millions|hundreds|everyone|everybody|as many))\b"
 )
 """Means that can kill many are spoken of."""

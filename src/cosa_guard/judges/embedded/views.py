@@ -11,6 +11,7 @@ import binascii
 import codecs
 import re
 from collections.abc import Callable
+from itertools import groupby
 from urllib.parse import unquote
 
 __all__ = ["views"]
@@ -18,23 +19,21 @@ __all__ = ["views"]
 Knows = Callable[[str], bool]
 """Whether a lower-case word is in the vocabulary as a whole."""
 
-_MOST = 4
-"""Forms of one text, itself among them."""
-_READ = 20_000
-"""Characters that are searched for hidden text."""
+_READ = 24_000
+"""Characters that are searched for hidden text: as many as the judge reads."""
 _SHORTEST = 3
 """Letters of a word that says whether a text is language: every letter is a word of some vocabulary."""
 _SAMPLE = 2_000
 """Characters that say whether a text is language."""
-_LANGUAGE = 0.4
-"""Share of known words above which a text is language as it is,"""
-_TURNED = 0.6
-"""above which its rot13 is,"""
 _INSIDE = 0.5
-"""and above which what base64 holds is."""
+"""Share of known words above which what base64 holds is language."""
+_TURNED = 3
+"""Different words that only rot13 makes known, from which on a text is taken to hold some: fewer are chance."""
 _IN_PLACE = 1_000
 """Characters of a text that is read around what base64 holds; of a longer one, what it holds alone."""
-_BASE64 = re.compile(r"[A-Za-z0-9+/_-]{16,}={0,2}")
+# Mail wraps it, and quotes it.
+_BASE64 = re.compile(r"[A-Za-z0-9+/_-]{16,}(?:[ \t]*\r?\n[ \t>]*[A-Za-z0-9+/_-]{2,})*={0,2}")
+_BROKEN = re.compile(r"[ \t\r\n>]+")
 # A one is an l or an i.
 _LEET = tuple(str.maketrans("013457@$!|", f"o{one}eastasii") for one in "li")
 _MIXED = re.compile(r"[A-Za-z0-9@$!|]{3,24}")
@@ -51,7 +50,9 @@ _WORD = re.compile(r"[A-Za-z]+")
 
 
 def views(text: str, knows: Knows) -> list[str]:
-    """The text first, then at most three decoded forms.
+    """The text first, then at most three decoded forms: written otherwise, rot13, and encoded.
+
+    Each takes in all that is hidden in its way, so that nothing harmless can use up the room of what is not.
 
     Args:
         text: as it came.
@@ -59,10 +60,10 @@ def views(text: str, knows: Knows) -> list[str]:
     """
     found = [text]
     part = text[:_READ]
-    for form in (_plain(part, knows), _rot13(part, knows), *_decoded(part, knows)):
+    for form in (_plain(part, knows), _rot13(part, knows), _decoded(part, knows)):
         if form and form not in found:
             found.append(form)
-    return found[:_MOST]
+    return found
 
 
 def _readable(text: str, knows: Knows) -> float:
@@ -99,29 +100,91 @@ def _plain(text: str, knows: Knows) -> str:
 
 def _word(spaced: str, knows: Knows) -> str:
     letters = "".join(filter(str.isalpha, spaced))
+    if not letters:  # circled digits, fractions: no decimal digits, and no letters either
+        return spaced
     if letters[0] in _ARTICLES and not knows(letters.lower()) and knows(letters[1:].lower()):
         return f"{letters[0]} {letters[1:]}"
     return letters
 
 
 def _rot13(text: str, knows: Knows) -> str:
-    if _readable(text, knows) > _LANGUAGE:
+    """The stretches in rot13 turned, wherever they stand; nothing where too few words give it away.
+
+    A stretch lies between words that are known as they are and not once turned. It is rot13 where most of its unknown
+    words are known once turned; the others in it may be names, and words that are known either way.
+    """
+    found = list(_WORD.finditer(text))
+    words = {match.group().lower() for match in found}
+    unknown = {word for word in words if len(word) >= _SHORTEST and not knows(word)}
+    hidden = {word for word in unknown if knows(codecs.encode(word, "rot13"))}
+    if len(hidden) < _TURNED:  # nearly every text
         return ""
-    turned = codecs.encode(text, "rot13")
-    return turned if _readable(turned, knows) > _TURNED else ""
+    plain = {word for word in words - unknown if knows(word) and not knows(codecs.encode(word, "rot13"))}
+    shown: set[str] = set()
+    pieces: list[str] = []
+    at = 0
+    for _, group in groupby(found, lambda match: match.group().lower() in plain):
+        stretch = list(group)
+        start, end = stretch[0].start(), stretch[-1].end()
+        said = {match.group().lower() for match in stretch}
+        if len(said & hidden) > _INSIDE * len(said & unknown):
+            shown |= said & hidden
+            pieces += text[at:start], codecs.encode(text[start:end], "rot13")
+            at = end
+    return "".join((*pieces, text[at:])) if len(shown) >= _TURNED else ""
 
 
-def _decoded(text: str, knows: Knows) -> list[str]:
-    found = []
-    if _PERCENT.search(text):
-        found.append(unquote(text, errors="replace"))
-    for match in _BASE64.finditer(text):
-        run = match.group().rstrip("=").replace("-", "+").replace("_", "/")
-        run = run[: len(run) - (len(run) % 4 == 1)]  # no base64 is one character over
-        try:
-            inside = base64.b64decode(run + "=" * (-len(run) % 4), validate=True).decode("utf-8")
-        except (binascii.Error, UnicodeDecodeError):
-            continue
-        if _readable(inside, knows) > _INSIDE:
-            found.append(text[: match.start()] + inside + text[match.end() :] if len(text) < _IN_PLACE else inside)
+def _decoded(text: str, knows: Knows) -> str:
+    """Percent-encoding and base64 decoded: in their places in a short text; of a long one, what base64 holds alone."""
+    escaped = bool(_PERCENT.search(text))
+    whole = unquote(text, errors="replace") if escaped else text
+    found = [(match.start(), match.end(), _inside(match.group(), knows)) for match in _BASE64.finditer(whole)]
+    found = [each for each in found if each[2]]
+    if found and not escaped and len(text) >= _IN_PLACE:
+        return "\n".join(inside for _, _, inside in found)
+    pieces: list[str] = []
+    at = 0
+    for start, end, inside in found:
+        pieces += whole[at:start], inside
+        at = end
+    return "".join((*pieces, whole[at:])) if found or escaped else ""
+
+
+def _inside(block: str, knows: Knows) -> str:
+    """What one block of base64 holds; nothing where that is no language.
+
+    Its lines are one run that was wrapped; else runs of lines of equal length and a shorter last one, with words before
+    or after them; else a run each. Whatever cannot be decoded stays as it is.
+    """
+    lines = _BROKEN.split(block)
+    whole = _language("".join(lines), knows)
+    if whole or len(lines) == 1:
+        return whole
+    pieces: list[str] = []
+    for run in _wrapped(lines):
+        inside = _language("".join(run), knows)
+        pieces += [inside] if inside else [_language(line, knows) or line for line in run]
+    return "\n".join(pieces) if pieces != lines else ""
+
+
+def _wrapped(lines: list[str]) -> list[list[str]]:
+    """Lines of one length together, each time with the shorter line after them."""
+    found: list[list[str]] = [[]]
+    for line in lines:
+        run = found[-1]
+        if run and (len(line) > len(run[0]) or len(run[-1]) < len(run[0])):
+            found.append([line])
+        else:
+            run.append(line)
     return found
+
+
+def _language(run: str, knows: Knows) -> str:
+    """What a run of base64 holds; nothing where that is no language."""
+    run = run.rstrip("=").replace("-", "+").replace("_", "/")
+    run = run[: len(run) - (len(run) % 4 == 1)]  # no base64 is one character over
+    try:
+        inside = base64.b64decode(run + "=" * (-len(run) % 4), validate=True).decode("utf-8")
+    except (binascii.Error, UnicodeDecodeError):
+        return ""
+    return inside if _readable(inside, knows) > _INSIDE else ""

@@ -153,6 +153,8 @@ def test_another_file(tmp_path, content):
     (["slopes", "prompt", "drugs"], [1, float("inf")]),
     (["slopes", "prompt", "drugs"], [-1, 0]),
     (["slopes", "prompt", "drugs"], [0, 0]),
+    (["slopes", "prompt", "any"], [0, 0]),
+    (["slopes", "text", "any"], [-1, 0]),
     (["slopes", "reply", "refused"], [float("nan"), 0]),
     (["points", "balanced"], 5),
     (["points", "balanced", "text"], None),
@@ -165,6 +167,12 @@ def test_another_file(tmp_path, content):
     (["floor", "beside"], None),
     (["weak", "found"], None),
     (["weak", "slope"], float("nan")),
+    (["weak", "slope"], 0),
+    (["weak", "slope"], -10),
+    (["weak", "absent"], 0.95),
+    (["weak", "found"], 0.05),
+    (["tier"], "slow"),
+    (["tier"], ["both"]),
     (["sure", "prompt"], None),
     (["sure", "prompt"], [1]),
     (["sure", "prompt"], 10**400),
@@ -174,6 +182,21 @@ def test_a_damaged_file(tmp_path, path, value):
 
     with pytest.raises(UsageError, match="c.json (is damaged|has no operating point)"):
         load(str(file))
+
+
+@pytest.mark.parametrize(("written_down", "tier"), [({}, "both"), ({"tier": "both"}, "both"), ({"tier": "fast"}, "fast")])
+def test_a_file_serves_the_tier_it_was_made_with(tmp_path, written_down, tier):
+    file = written(tmp_path / "c.json", raw(**written_down))
+
+    assert tier == load(str(file), tier=tier).tier
+    other, names = ("fast" if tier == "both" else "both"), {"both": "embedded", "fast": "fast"}
+    with pytest.raises(UsageError, match=f"made for the judge '{names[tier]}', not for '{names[other]}'.*cosa judge calibrate --judge {names[other]}"):
+        load(f"{file}#strict", tier=other)
+
+
+@pytest.mark.parametrize("point", [None, *POINTS])
+def test_what_ships_serves_either(point):
+    assert load(point, tier="fast") == load(point, tier="both")
 
 
 def test_the_shipped_file_is_read_once():

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from tests.guard.judges.embedded.build import Told, case, output, told
 
 from cosa_guard.judges.embedded import floor
@@ -50,6 +52,36 @@ def test_no_words_of_scale(text):
     assert not floor.SCALE.search(f"It is {text}.")
 
 
+GAPS = ["  ", "\n", "\r\n", "\t", "-", " - ", "_", "\n\n  "]
+
+
+@pytest.mark.parametrize("gap", GAPS)
+@pytest.mark.parametrize("text", [text for text in AGE if text.isascii() and (" " in text or "-" in text)])
+def test_words_of_age_with_any_gap(text, gap):
+    assert floor.AGE.search(text.replace("-", " ").replace(" ", gap))
+
+
+@pytest.mark.parametrize("gap", GAPS)
+@pytest.mark.parametrize("text", [text for text in SCALE if text.isascii() and (" " in text or "-" in text)])
+def test_words_of_scale_with_any_gap(text, gap):
+    assert floor.SCALE.search(text.replace("-", " ").replace(" ", gap))
+
+
+@pytest.mark.parametrize("gap", GAPS)
+def test_gaps_make_no_words(gap):
+    assert not any(floor.AGE.search(text.replace(" ", gap)) for text in NO_AGE)
+    assert not any(floor.SCALE.search(text.replace(" ", gap)) for text in NO_SCALE)
+
+
+@given(st.text(st.sampled_from("ab \t\n\r_-\u00a0"), max_size=30))
+def test_between_words_is_one_space(text):
+    found = floor.words(text)
+
+    assert found == floor.words(found)
+    assert "".join(found.split(" ")) == "".join(char for char in text if char in "ab")
+    assert not {"  ", "\n", "\t", "_", "-"} & {*found, *(found[at : at + 2] for at in range(len(found)))}
+
+
 @pytest.mark.parametrize("text", AGE)
 def test_with_a_sexual_reading_they_are_found(plain, text):
     one = told(plain, {"sexual": 0.0})
@@ -72,8 +104,8 @@ def test_under_every_operating_point(plain, point, text, risk, name):
     shipped._encoder = shipped._fast = Told({risk: 1_000.0})
 
     for one in (told(plain, {risk: 0.1}, point=point), shipped):
-        for given in (case(text), output(text), output(text, Message("user", "Tell me."))):
-            assert name in one.judge(given).evidence.found
+        for asked in (case(text), output(text), output(text, Message("user", "Tell me."))):
+            assert name in one.judge(asked).evidence.found
 
 
 @pytest.mark.parametrize("point", POINTS)

@@ -7,7 +7,7 @@ import math
 import random
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from tests.guard.judges.embedded.build import READERS, case, raw, written
 
@@ -15,7 +15,7 @@ from cosa_guard import judges
 from cosa_guard.evals.metrics import expected_calibration_error
 from cosa_guard.judges.embedded import calibrated
 from cosa_guard.judges.embedded.judge import RISKS, Embedded, Reading
-from cosa_guard.judges.embedded.recalibration import fitted, head_of, recalibrated
+from cosa_guard.judges.embedded.recalibration import _calibration_error, fitted, head_of, recalibrated
 from cosa_guard.labelled import LabelledRow
 from cosa_sdk.errors import UsageError
 
@@ -80,6 +80,41 @@ def test_a_fit_is_pulled_towards_no_correction(rows):
 
     near = [(slope + da, intercept + db) for da in (-0.02, 0.0, 0.02) for db in (-0.02, 0.0, 0.02) if slope + da >= 0.05]
     assert all(loss(slope, intercept) <= loss(*other) + 1e-6 for other in near)
+
+
+def penalised(rows, slope, intercept):
+    """Loss, and its gradient in slope and intercept."""
+    odds = [(slope * z + intercept, z, y) for z, y in rows]
+    loss = math.fsum(max(0.0, -m) + math.log1p(math.exp(-abs(m))) for m in (o if y else -o for o, _, y in odds))
+    apart = [(calibrated.sigmoid(o) - y, z) for o, z, y in odds]
+    return (
+        loss + 2.0 * ((slope - 1.0) ** 2 + intercept**2),
+        4.0 * (slope - 1.0) + math.fsum(d * z for d, z in apart),
+        4.0 * intercept + math.fsum(d for d, _ in apart),
+    )
+
+
+FAR = [(-6.0 + n / 100, True) for n in range(40)] + [(-8.0 + n / 100, False) for n in range(40)]
+
+
+@example(FAR)
+@example([(30.0, False)] * 20 + [(-30.0, True)] * 20)
+@given(st.lists(st.tuples(st.floats(-30, 30), st.booleans()), max_size=60))
+def test_a_fit_is_the_minimum(rows):
+    slope, intercept = fitted([z for z, _ in rows], [y for _, y in rows])
+    loss, ga, gb = penalised(rows, slope, intercept)
+    scale = 1e-6 * (1 + sum(z * z for z, _ in rows))
+
+    assert loss <= penalised(rows, 1.0, 0.0)[0] + 1e-9
+    assert abs(gb) <= scale
+    assert abs(ga) <= scale if slope > 0.05 else ga >= -scale
+
+
+def test_rows_far_from_their_calibration_do_not_diverge():
+    slope, intercept = fitted([z for z, _ in FAR], [y for _, y in FAR])
+
+    assert 0.05 <= slope < 2.0
+    assert 0.0 < intercept < 8.0
 
 
 def test_a_handful_of_rows_does_not_overrule():
@@ -156,7 +191,23 @@ def test_the_error_is_as_validation_measures_it():
     assert error(KNOWN, pairs) == pytest.approx(recalibrated(KNOWN, pairs, "ours")["report"]["before"]["ece"], abs=1e-4)
 
 
+@given(st.lists(st.tuples(st.sampled_from([0.0, 0.1, 0.25, 0.5, 1.0]) | st.floats(0, 1), st.booleans()), max_size=60))
+def test_the_error_is_that_of_validation_for_any_rows_in_any_order(rows):
+    p, gold = [value for value, _ in rows], [shown for _, shown in rows]
+
+    assert (expected_calibration_error(p, gold) or 0.0) == pytest.approx(_calibration_error(p, gold), abs=1e-12)
+    assert _calibration_error(p, gold) == pytest.approx(_calibration_error(p[::-1], gold[::-1]), abs=1e-12)
+
+
 # --- round trip
+
+@pytest.mark.parametrize("tier", ["both", "fast"])
+def test_the_tier_is_written_down(tier, tmp_path):
+    file = written(tmp_path / "c.json", recalibrated(KNOWN, source(100), "ours", tier=tier))
+
+    assert tier == calibrated.load(str(file), tier=tier).tier
+    assert "both" == recalibrated(KNOWN, source(100), "ours")["tier"]
+
 
 def test_through_a_file_into_a_judge(plain, tmp_path):
     one = Embedded(str(plain))

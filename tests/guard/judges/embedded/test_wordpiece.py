@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cosa_guard.judges.embedded.wordpiece import CLS, PAD, SEP, UNK, WordPiece
+from cosa_guard.folding import fold
+from cosa_guard.judges.embedded.wordpiece import CLS, PAD, SEP, UNK, WordPiece, lowered
 
 SPECIAL = ["[PAD]", "[UNK]", "[CLS]", "[SEP]"]
 PIECES = [*SPECIAL, "un", "##aff", "##able", "kill", "##er", "##k", "!", "-", "1", "\u4f60", "cafe", "c", "_"]
@@ -84,6 +85,11 @@ def test_any_text_gives_ids_in_range(tokenizer, text):
 
     assert all(0 < number < len(tokenizer) for number in found)
     assert found == tokenizer.ids(text)
+
+
+@given(ASCII)
+def test_ascii_is_lowered_as_it_is_folded(text):
+    assert fold(text).text == lowered(text)
 
 
 @given(ASCII)
