@@ -1,8 +1,9 @@
 """The embedded judge: what a text shows, read by the shipped networks in milliseconds, offline.
 
-The static tier decides which parts of a long text the encoder reads, and answers alone where it is sure that nothing
-is there. The encoder gives logits for every risk; calibration makes probabilities of them, an operating point makes
-findings. What lies between the thresholds is not examined, so that the decision is undecided, or another judge's.
+The static tier decides which parts of a long text and which earlier turns the encoder reads, and answers alone where it
+is sure that nothing is there. The encoder gives logits for every risk; calibration makes probabilities of them, an
+operating point makes findings. What lies between the thresholds is not examined, and neither is a text in a language
+that the networks cannot read, so that the decision is undecided, or another judge's.
 """
 
 from __future__ import annotations
@@ -12,14 +13,16 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from itertools import islice
-from typing import Any, Literal
+from typing import Any
 
 from cosa_guard.judges.embedded import calibrated, floor
+from cosa_guard.judges.embedded.legible import unread
+from cosa_guard.judges.embedded.plan import Planner
 from cosa_guard.judges.embedded.recalibration import head_of, recalibrated
-from cosa_guard.judges.embedded.tiers import CODES, HEADS, MEANING, Array, Tier, load, logsumexp, stack, vocabulary
+from cosa_guard.judges.embedded.tiers import CODES, HEADS, MEANING, Array, Tier, load, logsumexp, vocabulary
 from cosa_guard.judges.embedded.views import views
 from cosa_guard.judges.embedded.weak import likeness, weak_rules
-from cosa_guard.judges.embedded.windows import PROMPT_ROOM, ROOM, Coded, coded, ends, sentences
+from cosa_guard.judges.embedded.windows import PROMPT_ROOM
 from cosa_guard.judges.embedded.wordpiece import UNK, lowered
 from cosa_guard.labelled import LabelledRow
 from cosa_guard.verdicts import Case, Verdict
@@ -34,9 +37,8 @@ HOLDBACK = 40
 """Characters: what makes a sentence bad may be its last word."""
 REACH = 24_000
 """Most characters of a conversation that the judge reads."""
-_SENTENCES = 4
-"""Sentences of a long text that the encoder reads beside its beginning and end: the likeliest, each alone. With its
-neighbours a sentence is read wrongly: harmless ones dilute it."""
+_TOGETHER = 3
+"""Earlier turns that are read together with the text: what is asked may be spread over turns."""
 _DISCOUNT = 1.5
 """Log-odds that a single sentence must show more than a whole text: the highest of several is high by chance, and a
 sentence without its context looks worse than it is (`training/LOG.md`)."""
@@ -60,6 +62,8 @@ class Reading:
     refused: float = 0.0
     addressed: float = 0.0
     tier: str = "encoder"
+    unread: str = ""
+    """Why the networks cannot read the text, where they cannot: what they do not see in it is not absent."""
 
 
 class Embedded:
@@ -74,8 +78,9 @@ class Embedded:
     inline = False
     reach = REACH
 
-    def __init__(self, argument: str | None = None, *, tier: Literal["both", "fast"] = "both") -> None:
-        self.calibrated = calibrated.load(argument)
+    def __init__(self, argument: str | None = None, *, tier: calibrated.Tiers = "both") -> None:
+        self.calibrated = calibrated.load(argument, tier)
+        self._tier = tier
         self._tokenizer = vocabulary()
         self._fast: Tier = load("fast")
         self._encoder: Tier | None = load("encoder") if tier == "both" else None
@@ -100,12 +105,13 @@ class Embedded:
         likely = sorted(reading.risks.items(), key=lambda pair: -pair[1])[:2]
         said = ", ".join(f"{risk} {p:.2f}" for risk, p in likely)
         matched = "".join(f"; weak match {element} {p:.2f}" for element, p in weak.items() if element in evidence.found)
+        not_read = f"not read: {reading.unread}; " if reading.unread else ""
         return Verdict(
             judge=self.name,
             evidence=evidence,
             risks={**reading.risks, **weak},
-            score=self._score(case.config, reading),
-            reason=f"{said}{matched} ({reading.tier})",
+            score=_score(case.config, reading, weak),
+            reason=f"{not_read}{said}{matched} ({reading.tier})",
         )
 
     def reply_signs(self, case: Case) -> Mapping[str, float]:
@@ -116,86 +122,84 @@ class Embedded:
     def explain(self, case: Case) -> list[tuple[int, int, str, float]]:
         """The words that moved the likeliest risk: start, end, risk id, and how far the word raises its probability.
 
-        Each of the first 80 words is left out in turn. Sorted by size.
+        Each of the first 80 words is left out in turn, and what is left is read by the network that read the whole:
+        another one would move the probability by itself. Sorted by size.
         """
         whole = self._of_case(case)
         risk = max(RISKS, key=lambda name: whole.risks[name])
         found = []
         for match in islice(_WORD.finditer(case.text), _EXPLAINED):
             start, end = match.span()
-            without = self._of_case(replace(case, text=f"{case.text[:start]} {case.text[end:]}"))
+            rest = replace(case, text=f"{case.text[:start]} {case.text[end:]}")
+            without = self._of_case(rest, tier=whole.tier)
             found.append((start, end, risk, whole.risks[risk] - without.risks[risk]))
         return sorted(found, key=lambda word: -abs(word[3]))
 
     def recalibrate(self, rows: Sequence[LabelledRow], name: str) -> dict[str, Any]:
         """A calibration for the sources of these rows: see `recalibration.recalibrated`."""
-        return recalibrated(self.calibrated, [(row, self.read_row(row)) for row in rows], name)
+        return recalibrated(self.calibrated, [(row, self.read_row(row)) for row in rows], name, self._tier)
 
     def read_row(self, row: LabelledRow) -> Reading:
         """What the networks say of a labelled row."""
         return self.read(row.text, row.prompt, head=head_of(row))
 
-    def _of_case(self, case: Case) -> Reading:
-        if case.stage == "input":
-            turns = [turn.content for turn in case.turns if turn.content.strip()]
-            # Together first: what is asked may be spread over turns. Then each: old turns must not be diluted.
-            texts = ["\n".join([*turns[-3:], case.text]), *turns, case.text] if turns else [case.text]
-            meant = bool(weak_rules(case.config))
-            return _worst([self.read(text, head="prompt", meant=meant) for text in dict.fromkeys(texts)])
-        return self.read(case.text, _asked(case), head=_head(case), meant=bool(weak_rules(case.config)))
+    def _of_case(self, case: Case, tier: str | None = None) -> Reading:
+        meant = bool(weak_rules(case.config))
+        turns = tuple(turn.content for turn in case.turns if turn.content.strip())
+        prompt = "" if case.stage == "input" else _asked(case)
+        return self.read(case.text, prompt, head=_head(case), meant=meant, turns=turns, tier=tier)
 
-    def read(self, text: str, prompt: str = "", *, head: str = "prompt", meant: bool = False) -> Reading:
+    def read(
+        self,
+        text: str,
+        prompt: str = "",
+        *,
+        head: str = "prompt",
+        meant: bool = False,
+        turns: Sequence[str] = (),
+        tier: str | None = None,
+    ) -> Reading:
         """What the networks say of a text.
 
         Args:
             prompt: what a response answers.
             head: `prompt`, `text` or `response`.
             meant: what the text is about is needed too, so the static tier cannot answer alone.
+            turns: what was said before. Read too where the text is a prompt; always searched for words of the floor.
+            tier: `encoder` or `fast`; else the encoder where there is one and the static tier is not sure.
         """
-        forms = views(text, self._knows)
+        texts, earlier = _texts(text, turns if head == "prompt" else ())
+        forms = [form for one in texts for form in views(one, self._knows)]
+        before = [form for one in earlier for form in views(one, self._knows)]
         asked = self._tokenizer.ids(prompt[-PROMPT_ROOM * 20 :]) if prompt else None
-        whole, single, sure = self._plan(forms, asked, head)
-        tier = self._fast if self._encoder is None or (sure and not meant) else self._encoder
-        out = tier.read([*whole, *single])
-        told = out[:, HEADS[head]].copy()
-        told[len(whole) :] -= _DISCOUNT
-        z, together = told.max(axis=0), float(logsumexp(told).max())
         known = self.calibrated
+        plan = Planner(self._tokenizer, self._fast, head, known.sure[head], asked).plan(forms, before)
+        alone = plan.nothing and not meant if tier is None else tier == "fast"
+        network = self._fast if self._encoder is None or alone else self._encoder
+        out = network.read(plan.readings)
+        told = out[:, HEADS[head]].copy()
+        told[plan.whole :] -= _DISCOUNT
+        z, together = told.max(axis=0), float(logsumexp(told).max())
         risks = {risk: known.probability(head, risk, float(z[i])) for i, risk in enumerate(RISKS)}
-        risks |= self._floor([*forms, prompt], risks)
+        risks |= self._floor([*forms, *before, *turns, prompt], risks)
         reply = out[0, HEADS["reply"]] if head == "response" else None
         return Reading(
             risks=risks,
             any_risk=known.probability(head, "any", together),
             logits={**{risk: float(z[i]) for i, risk in enumerate(RISKS)}, "any": together},
-            meanings=out[:, MEANING] if tier is self._encoder else None,
+            meanings=out[:, MEANING] if network is self._encoder else None,
             refused=known.probability("reply", "refused", float(reply[0])) if reply is not None else 0.0,
             addressed=known.probability("reply", "addressed", float(reply[1])) if reply is not None else 0.0,
-            tier="encoder" if tier is self._encoder else "fast",
+            tier="encoder" if network is self._encoder else "fast",
+            unread=next((why for one in (*texts, *earlier) if (why := unread(one, self._knows))), ""),
         )
 
     def _knows(self, word: str) -> bool:
         return self._tokenizer.number(word) != UNK
 
-    def _plan(self, forms: list[str], asked: list[int] | None, head: str) -> tuple[list[Coded], list[Coded], bool]:
-        """What is read: every form, sentences of the long ones; and whether the static tier is sure of nothing."""
-        whole: list[Coded] = []
-        single: list[Coded] = []
-        told: list[Array] = []
-        for form in forms:
-            body = self._tokenizer.ids(form)
-            whole.append(coded(ends(body), asked))
-            if len(body) > ROOM:
-                pieces = sentences(self._tokenizer, form)
-                scores = logsumexp(self._fast.read([coded(piece, asked) for piece in pieces])[:, HEADS[head]])
-                told.append(scores)
-                single += [coded(pieces[number], asked) for number in _likeliest(pieces, scores)]
-        told.append(logsumexp(self._fast.read(whole)[:, HEADS[head]]))
-        return whole, single, float(stack(told).max()) <= self.calibrated.sure[head]
-
-    def _floor(self, forms: list[str], risks: Mapping[str, float]) -> dict[str, float]:
-        """`forms`: the text, its decoded forms, and what it answers: an age may stand in the question alone."""
-        text = lowered("\n".join(forms))
+    def _floor(self, said: list[str], risks: Mapping[str, float]) -> dict[str, float]:
+        """`said`: the text, its forms, and all that was said before: an age may stand in the first turn alone."""
+        text = lowered("\n".join(dict.fromkeys(said)))
         # Abuse of children that is not sexual, and mass harm without a weapon, show as violence or other.
         beside = self.calibrated.floor["beside"] * max(risks["violence"], risks["other"])
         minors = max(risks["sexual"], beside) if floor.AGE.search(text) else 0.0
@@ -224,6 +228,8 @@ class Embedded:
                 found.add(element)
             if p >= self.calibrated.weak["found"] or p < self.calibrated.weak["absent"]:
                 examined.add(element)
+        if reading.unread:  # that nothing shows in it means nothing
+            examined = found
         known = case.config.elements
         return Evidence(found=frozenset(found & known), examined=frozenset(examined & known)), weak
 
@@ -236,12 +242,6 @@ class Embedded:
             element: calibrated.sigmoid(match["slope"] * cosine + match["intercept"])
             for element, cosine in near.items()
         }
-
-    def _score(self, config: SafetyConfig, reading: Reading) -> float:
-        disallowed = _disallowed(config)
-        if len(disallowed) == len(RISKS):
-            return reading.any_risk
-        return max((reading.risks[risk] for risk in disallowed), default=0.0)
 
 
 def _asked(case: Case) -> str:
@@ -256,29 +256,20 @@ def _head(case: Case) -> str:
     return "response" if _asked(case) else "text"
 
 
-def _likeliest(pieces: Sequence[list[int]], scores: Array) -> list[int]:
-    """Numbers of the sentences that score highest: different ones, for repeating one must not hide another."""
-    found: dict[tuple[int, ...], int] = {}
-    for centre in scores.argsort()[::-1]:
-        found.setdefault(tuple(pieces[centre]), int(centre))
-        if len(found) == _SENTENCES:
-            break
-    return list(found.values())
+def _texts(text: str, turns: Sequence[str]) -> tuple[list[str], list[str]]:
+    """What is read whatever it looks like, and the earlier turns each by itself: others must not dilute them."""
+    if not turns:
+        return [text], []
+    together = "\n".join([*turns[-_TOGETHER:], text])
+    return list(dict.fromkeys([text, together])), [turn for turn in dict.fromkeys(turns) if turn != text]
 
 
-def _worst(readings: list[Reading]) -> Reading:
-    """Several texts as one: of each risk the highest."""
-    if len(readings) == 1:
-        return readings[0]
-    top = max(readings, key=lambda reading: reading.any_risk)
-    vectors = [reading.meanings for reading in readings if reading.meanings is not None]
-    return Reading(
-        risks={risk: max(reading.risks[risk] for reading in readings) for risk in top.risks},
-        any_risk=top.any_risk,
-        logits={name: max(reading.logits[name] for reading in readings) for name in top.logits},
-        meanings=stack(vectors) if vectors else None,
-        tier=top.tier,
-    )
+def _score(config: SafetyConfig, reading: Reading, weak: Mapping[str, float]) -> float:
+    """Probability that any of what the config disallows shows: risks, the floor, and rules that forbid in words."""
+    disallowed = _disallowed(config)
+    risks = [reading.risks[name] for name in (*disallowed, *taxonomy.FLOOR)]
+    whole = reading.any_risk if len(disallowed) == len(RISKS) else 0.0
+    return max(whole, *risks, *weak.values())
 
 
 @lru_cache(maxsize=256)

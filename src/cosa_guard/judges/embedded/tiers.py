@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from functools import cache
 from importlib import resources
-from typing import Any
+from typing import TYPE_CHECKING, TypeAlias
 
 from cosa_guard.judges.embedded.windows import Coded
 from cosa_guard.judges.embedded.wordpiece import PAD, WordPiece
@@ -21,10 +21,13 @@ try:
 except ImportError as error:  # pragma: no cover  # tests/test_install.py runs without it
     raise MissingExtra("the embedded judge", "embedded") from error
 
+if TYPE_CHECKING:
+    import numpy.typing as npt
+
 __all__ = ["CODES", "HEADS", "MEANING", "Array", "Tier", "load", "logsumexp", "stack", "vocabulary"]
 
-Array = Any
-"""A numpy array."""
+Array: TypeAlias = "npt.NDArray[np.float32]"
+"""What the networks give: logits and vectors."""
 
 CODES = "DFPVRSWO"
 """Order of the risks in every head."""
@@ -60,14 +63,15 @@ class Tier:
 
     def _run(self, rows: Sequence[Coded]) -> Array:
         length = max(len(ids) for ids, _ in rows)
-        ids: Array = np.full((len(rows), length), PAD, dtype=np.int64)
-        segments: Array = np.zeros((len(rows), length), dtype=np.int64)
+        ids: npt.NDArray[np.int64] = np.full((len(rows), length), PAD, dtype=np.int64)
+        segments: npt.NDArray[np.int64] = np.zeros((len(rows), length), dtype=np.int64)
         mask: Array = np.zeros((len(rows), length), dtype=np.float32)
         for number, (row, where) in enumerate(rows):
             ids[number, : len(row)] = row
             segments[number, : len(row)] = where
             mask[number, : len(row)] = 1.0
-        return self._session.run(None, {"ids": ids, "segments": segments, "mask": mask})[0]
+        out: Array = self._session.run(None, {"ids": ids, "segments": segments, "mask": mask})[0]
+        return out
 
 
 def _file(name: str) -> bytes:
@@ -89,7 +93,8 @@ def vocabulary() -> WordPiece:
 def logsumexp(logits: Array) -> Array:
     """Along the last axis: what ranks 'any risk' better than a head of its own."""
     top = logits.max(axis=-1, keepdims=True)
-    return (top + np.log(np.exp(logits - top).sum(axis=-1, keepdims=True)))[..., 0]
+    sums: Array = top + np.log(np.exp(logits - top).sum(axis=-1, keepdims=True))
+    return sums[..., 0]
 
 
 def stack(parts: Sequence[Array]) -> Array:
