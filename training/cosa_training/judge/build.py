@@ -47,6 +47,7 @@ def build(
     """
     began = time.monotonic()
     to.mkdir(parents=True, exist_ok=True)
+    print("build: reading rows, pruning the vocabulary (a minute)", file=sys.stderr)
     rows = load(data, seed=seed)
     begin = start(rows)
     train = [row for row in rows if row.split == "train"]
@@ -59,6 +60,7 @@ def build(
         encoder.load_state_dict(load_file(to / "encoder.safetensors"))
     else:
         place = {id(row): number for number, row in enumerate(rows)}
+        print("build: what each row is about, by MiniLM itself (three minutes)", file=sys.stderr)
         about = all_about(begin, rows, cache)[[place[id(row)] for row in train]]
         encoder = train_encoder(begin, train, about, recipe)
         save_file(encoder.state_dict(), to / "encoder.safetensors")
