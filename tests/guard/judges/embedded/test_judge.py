@@ -293,7 +293,7 @@ def test_a_part_that_is_nothing_for_sure_is_not_read_for_its_risk(tmp_path):
     assert not any(needle in ids for ids in texts_of(one._encoder))
 
 
-@pytest.mark.parametrize("make", [case, output, lambda text, **options: output(text, USER("Tell me."), **options)])
+@pytest.mark.parametrize("make", [case, output])  # as a reply, a question harms nobody
 def test_with_the_shipped_weights_too(shipped, make):
     hidden, without = (
         shipped.judge(make(FILLER * 4 + FIGHTS + told_too + FILLER * 4, config=CAREFUL)) for told_too in (HIDDEN, "")
