@@ -102,7 +102,8 @@ class Embedded:
         """Read a case."""
         reading = self._of_case(case)
         evidence, weak = self._evidence(case, reading)
-        likely = sorted(reading.risks.items(), key=lambda pair: -pair[1])[:2]
+        # What is found comes first: thresholds differ, so that a risk may be found below one that is not.
+        likely = sorted(reading.risks.items(), key=lambda pair: (pair[0] not in evidence.found, -pair[1]))[:2]
         said = ", ".join(f"{risk} {p:.2f}" for risk, p in likely)
         matched = "".join(f"; weak match {element} {p:.2f}" for element, p in weak.items() if element in evidence.found)
         not_read = f"not read: {reading.unread}; " if reading.unread else ""

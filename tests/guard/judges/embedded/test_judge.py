@@ -580,6 +580,14 @@ def test_score_is_of_rules_in_words_too(plain):
     assert 0.05 < verdict.score
 
 
+def test_the_reason_names_first_what_is_found(tmp_path):
+    content = raw()
+    content["points"]["balanced"]["prompt"] |= {"weapons": [0.1, 0.2], "drugs": [0.1, 0.9]}
+    one = told(written(tmp_path / "c.json", content), {"weapons": -1.0, "drugs": 1.0, "violence": -0.6})
+
+    assert one.judge(case("A text.")).reason.startswith("weapons 0.27, drugs 0.73")
+
+
 def test_the_reason_names_the_likeliest_risks(plain):
     assert (
         told(plain, {"drugs": 2.0, "violence": 1.0})
