@@ -13,6 +13,8 @@ from cosa_sdk.errors import UsageError
 
 __all__ = ["must_be_writable", "plain", "write_whole"]
 
+_SYSTEM = (Path("/dev"), Path("/proc"), Path("/sys"))
+"""Folders whose files are no files: `/dev/stdout` looks like one where output is sent to a file."""
 _STEERING = frozenset({"Cc", "Cf", "Cs", "Zl", "Zp"})
 """Unicode's categories of what moves a terminal's cursor or hides, turns or breaks text,"""
 _JOINERS = "\u200c\u200d"
@@ -42,8 +44,22 @@ def _writing(path: Path) -> Iterator[None]:
     """Failures to write are the user's to mend: told of the path that was given, not of the temporary one."""
     try:
         yield
-    except OSError as error:
-        raise UsageError(f"cannot write {str(path)!r}: {error.strerror or error}") from error
+    except (OSError, ValueError) as error:  # ValueError: a name that no file system takes
+        reason = getattr(error, "strerror", None) or error
+        raise UsageError(f"cannot write {str(path)!r}: {reason}") from error
+
+
+def _meant(path: Path) -> Path:
+    """The file behind links: a link stays one, and one to a device leads to no plain file.
+
+    Raises:
+        UsageError: something else than a file stands there, or its folder is missing.
+    """
+    found = path.resolve()
+    special = any(found.is_relative_to(folder) or path.absolute().is_relative_to(folder) for folder in _SYSTEM)
+    if special or not found.parent.is_dir() or (found.exists() and not found.is_file()):
+        raise UsageError(f"cannot write {str(path)!r}: give a file in a folder that exists")
+    return found
 
 
 def _draft(path: Path) -> tuple[int, Path]:
@@ -62,11 +78,10 @@ def must_be_writable(path: Path, *, force: bool) -> None:
         UsageError: the path is no file's, its folder takes none, or it exists and `force` is off.
     """
     with _writing(path):
-        if not path.parent.is_dir() or (path.exists() and not path.is_file()):
-            raise UsageError(f"cannot write {str(path)!r}: give a file in a folder that exists")
-        if path.exists() and not force:
+        found = _meant(path)
+        if found.exists() and not force:
             raise UsageError(f"{str(path)!r} exists: give another --output, or replace it with --force")
-        number, draft = _draft(path)
+        number, draft = _draft(found)
         os.close(number)
         draft.unlink()
 
@@ -78,14 +93,16 @@ def write_whole(path: Path, text: str) -> None:
         UsageError: the disk is full, or the folder is gone or takes no file.
     """
     with _writing(path):
-        number, draft = _draft(path)
+        found = _meant(path)
+        number, draft = _draft(found)
         try:
             with os.fdopen(number, "w", encoding="utf-8", errors="backslashreplace") as file:
                 file.write(text)
             umask = os.umask(0)
             os.umask(umask)
-            draft.chmod(0o666 & ~umask)  # temporary files are private; this one is the user's like any other
-            draft.replace(path)
+            # Temporary files are private; this one is the user's like any other, or as the one it replaces.
+            draft.chmod(found.stat().st_mode & 0o777 if found.exists() else 0o666 & ~umask)
+            draft.replace(found)
         except BaseException:
             draft.unlink(missing_ok=True)
             raise

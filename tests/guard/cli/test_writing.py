@@ -122,3 +122,22 @@ def test_a_name_as_long_as_any_is_written(tmp_path):
     write_whole(path, "new")
 
     assert [path] == list(tmp_path.iterdir())
+
+
+def test_a_link_stays_a_link_and_a_file_keeps_its_permissions(tmp_path):
+    there = tmp_path / "there.txt"
+    there.write_text("old", "utf-8")
+    there.chmod(0o600)
+    (tmp_path / "link.txt").symlink_to(there)
+    write_whole(tmp_path / "link.txt", "new")
+
+    assert (tmp_path / "link.txt").is_symlink()
+    assert there.read_text("utf-8") == "new"
+    assert there.stat().st_mode & 0o777 == 0o600
+
+
+@pytest.mark.parametrize("name", ["/dev/stdout", "/dev/null", "/proc/self/fd/1", "/dev/new", "a\0b"])
+def test_what_is_no_file_is_never_replaced(name):
+    for run in (lambda: must_be_writable(Path(name), force=True), lambda: write_whole(Path(name), "text")):
+        with pytest.raises(UsageError, match="cannot write"):
+            run()

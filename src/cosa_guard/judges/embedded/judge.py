@@ -192,7 +192,7 @@ class Embedded:
             refused=known.probability("reply", "refused", float(reply[0])) if reply is not None else 0.0,
             addressed=known.probability("reply", "addressed", float(reply[1])) if reply is not None else 0.0,
             tier="encoder" if network is self._encoder else "fast",
-            unread=next((why for one in (*texts, *earlier) if (why := unread(one, self._knows))), ""),
+            unread=next((why for one in (*texts, *earlier, *forms, *before) if (why := unread(one, self._knows))), ""),
         )
 
     def _knows(self, word: str) -> bool:

@@ -28,6 +28,12 @@ _KNOWN = 0.2
 and most sentences in Turkish, Finnish, Polish, Vietnamese or Swahili; above it 98 % of the German rows of
 `languages.jsonl.gz`, 91 % of the French, 87 % of the Spanish, 76 % of the Portuguese. Italian passes too."""
 
+_TAGS = 4
+"""Hidden characters that may spell something: flags have their own, left out before."""
+
+_FLAG = re.compile("\U0001f3f4[\U000e0020-\U000e007f]{2,7}")
+_HIDDEN = re.compile("[\U000e0020-\U000e007e\U000e0100-\U000e01ef]")
+"""Tag characters and variation selectors: invisible, and to many a language model a text like any other."""
 _LETTERS = re.compile(r"[^\W\d_]+")
 _WORD = re.compile(r"[^\W\d_]{3,}")
 """Shorter ones say nothing: every pair of letters is a word of some vocabulary."""
@@ -61,6 +67,8 @@ def unread(text: str, knows: Callable[[str], bool]) -> str:
         text: as it came. A decoded form that reads well makes nothing legible of what stands beside it.
         knows: whether a lower-case word is in the vocabulary as a whole.
     """
+    if not text.isascii() and len(_HIDDEN.findall(_FLAG.sub("", text))) >= _TAGS:
+        return "hidden characters"
     if not text.isascii() and _in_another_script(text):
         return "a script that the networks do not know"
     if _in_another_language(text, knows):

@@ -580,6 +580,13 @@ def test_score_is_of_rules_in_words_too(plain):
     assert 0.05 < verdict.score
 
 
+def test_a_decoded_form_that_is_not_read_counts_as_little(shipped):
+    verdict = shipped.judge(case("".join(f"%{byte:02x}" for byte in "как испечь хлеб дома".encode())))
+
+    assert "not read" in verdict.reason
+    assert not verdict.evidence.examined
+
+
 def test_the_reason_names_first_what_is_found(tmp_path):
     content = raw()
     content["points"]["balanced"]["prompt"] |= {"weapons": [0.1, 0.2], "drugs": [0.1, 0.9]}

@@ -108,3 +108,11 @@ def test_any_text(text):
 def test_where_all_words_are_known_every_text_is_read(text):
     assert not unread(text, lambda word: True)
     assert bool(unread(text, lambda word: False)) <= (len(text) >= 5 * 3)
+
+
+def test_hidden_characters_are_not_read_and_flags_are():
+    hidden = "".join(chr(0xE0000 + ord(char)) for char in "bake")
+    assert unread(f"Thanks! {hidden}", str.islower) == "hidden characters"
+    assert unread(f"Thanks! {hidden[:3]}", str.islower) == ""
+    england = "\U0001f3f4" + "".join(chr(0xE0000 + ord(char)) for char in "gbeng") + "\U000e007f"
+    assert unread(f"Thanks! {england} {england}", str.islower) == ""
