@@ -147,7 +147,7 @@ def calibrate(rows: Sequence[Row], folder: Path, begin: Start, encoder: Encoder,
     return {
         "format": "cosa-embedded-calibration-1",
         "name": "shipped",
-        "data": "sources left out of training, pooled",
+        "data": "sources left out of training",
         "measured": "AUROC of any risk on unseen sources, mean of folds: "
         + ", ".join(f"{head} {v:.2f}" for head, v in told.items()),
         "slopes": _rounded(slopes),

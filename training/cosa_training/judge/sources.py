@@ -29,6 +29,8 @@ HERE = Path(__file__).parent / "data"
 
 _NOT_TRAINED = frozenset({"dolly"})
 """Share-alike licences: measured on, never trained on, so that the weights stay under a permissive one."""
+_PAIRS = {"hh-rlhf": "hh-rlhf", "coconot": "coconot-pairs"}
+"""Sources of pairs whose sides are read as responses, and what they are called here."""
 _KEYWORD_WEIGHT = 0.3
 _DOUBTFUL_WEIGHT = 0.5
 
@@ -156,48 +158,28 @@ def _responses(data: Path) -> Iterable[Row]:
             refused=fix[2] == "y", addressed=fix[3] == "y",
         )  # fmt: skip
 
-    for row in read_rows(data / "qa_labelled.jsonl.gz"):
-        yield fixed(_from(row))
+    for answered in read_rows(data / "qa_labelled.jsonl.gz"):
+        yield fixed(_from(answered))
     with gzip.open(data / "preference_pairs.jsonl.gz", "rt", encoding="utf-8") as lines:
         for line in lines:
             raw = json.loads(line)
-            if raw["source"] == "hh-rlhf":
-                prompt = raw["prompt"].split("Human:")[-1].replace("Assistant:", "").strip()
-                for side in ("chosen", "rejected"):
-                    if f"{raw['id']}:{side}" in labels:
-                        yield fixed(
-                            Row(
-                                id=f"{raw['id']}:{side}",
-                                source="hh-rlhf",
-                                head="response",
-                                text=raw[side],
-                                prompt=prompt,
-                                split=raw["split"],
-                                group=_key(prompt),
-                            )
-                        )
-            elif raw["source"] == "coconot":
-                # Chosen answers what was asked. Rejected is a refusal only sometimes: only what was read counts.
-                for side in ("chosen", "rejected"):
-                    if side == "rejected" and f"{raw['id']}:{side}" not in labels:
-                        continue
-                    chosen = side == "chosen"
-                    yield fixed(
-                        Row(
-                            id=f"{raw['id']}:{side}",
-                            source="coconot-pairs",
-                            head="response",
-                            text=raw[side],
-                            prompt=raw["prompt"],
-                            risks=frozenset() if chosen else None,
-                            refused=False if chosen else None,
-                            addressed=True if chosen else None,
-                            split=raw["split"],
-                            group=_key(raw["prompt"]),
-                            weight=0.5,
-                            clean=not chosen,
-                        )
-                    )
+            if raw["source"] not in _PAIRS:
+                continue
+            prompt = raw["prompt"]
+            if raw["source"] == "hh-rlhf":  # a dialogue: what was asked last
+                prompt = prompt.split("Human:")[-1].replace("Assistant:", "").strip()
+            for side in ("chosen", "rejected"):
+                row = Row(
+                    id=f"{raw['id']}:{side}", source=_PAIRS[raw["source"]], head="response", text=raw[side],
+                    prompt=prompt, split=raw["split"], group=_key(prompt),
+                )  # fmt: skip
+                if raw["source"] == "coconot":
+                    # Chosen answers what was asked. Rejected is a refusal only sometimes: only what was read counts.
+                    row = replace(row, weight=0.5)
+                    if side == "chosen":
+                        row = replace(row, risks=frozenset(), refused=False, addressed=True, clean=False)
+                if row.id in labels or row.refused is not None:
+                    yield fixed(row)
 
 
 def _texts(data: Path, rng: random.Random, pairs: int) -> Iterable[Row]:
