@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from concurrent.futures import Future
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, Generic, TypeVar
@@ -13,11 +14,11 @@ from cosa_guard.judges import base as judges
 from cosa_guard.judges.base import AnyJudge, Judge
 from cosa_guard.pool import Pool
 from cosa_guard.steps import Ask, Flow, Record, Step
-from cosa_guard.verdicts import Case, Ruling, Verdict
+from cosa_guard.verdicts import Case, Entry, Verdict
 from cosa_sdk.decide import Evidence
 from cosa_sdk.errors import JudgeError, UsageError, nearest
 
-__all__ = ["Ended", "Ports", "ask", "blocking", "inline", "judged", "late", "settle"]
+__all__ = ["Ended", "Keeping", "Ports", "ask", "blocking", "inline", "judged", "late", "patience", "settle"]
 
 T = TypeVar("T")
 
@@ -29,9 +30,9 @@ class Ports:
     backend: AnyBackend | None
     pool: Pool
     timeout: float
-    """Seconds that one judge may take for one case."""
-    record: Callable[[Ruling, str], None] | None = None
-    """Puts a ruling on record; returns when it is safe there."""
+    """Seconds that one judge may take for one case, unless it has a `timeout` of its own."""
+    record: Callable[[Entry], Future[None] | None] | None = None
+    """Puts a ruling on record. It is safe there on return or, where a future comes back, when that is done."""
 
 
 def judged(judge: Judge, case: Case) -> Verdict:
@@ -59,10 +60,16 @@ def _checked(judge: AnyJudge, verdict: Any, case: Case) -> Verdict:
     return verdict
 
 
+def patience(judge: AnyJudge, ports: Ports) -> float:
+    """Seconds that this judge may take for one case."""
+    own = getattr(judge, "timeout", None)
+    return ports.timeout if own is None else float(own)
+
+
 def late(judge: AnyJudge, ports: Ports) -> JudgeError:
     """The error of a judge whose time is up; its thread is counted as given up on."""
     ports.pool.abandoned += 1
-    return JudgeError(f"judge {judge.name!r} gave no verdict within {ports.timeout:g} s")
+    return JudgeError(f"judge {judge.name!r} gave no verdict within {patience(judge, ports):g} s")
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,8 +79,15 @@ class Ended(Generic[T]):
     result: T
 
 
-def inline(flow: Flow[T], ports: Ports, resume: Callable[[], Step[Any]]) -> Ask | Ended[T]:
-    """Run a begun flow up to its next ask that takes time, or to its end."""
+@dataclass(frozen=True, slots=True)
+class Keeping:
+    """A begun flow waits for its entry to be safe on record."""
+
+    kept: Future[None]
+
+
+def inline(flow: Flow[T], ports: Ports, resume: Callable[[], Step[Any]]) -> Ask | Keeping | Ended[T]:
+    """Run a begun flow up to its next step that takes time, or to its end."""
     while True:
         try:
             step = resume()
@@ -87,9 +101,10 @@ def inline(flow: Flow[T], ports: Ports, resume: Callable[[], Step[Any]]) -> Ask 
                     resume = partial(flow.send, judged(judge, case))
                 except JudgeError as error:
                     resume = partial(flow.throw, error)
-            case Record(ruling, config):
-                if ports.record:
-                    ports.record(ruling, config)
+            case Record(entry):
+                kept = ports.record(entry) if ports.record else None
+                if kept is not None:
+                    return Keeping(kept)
                 resume = partial(flow.send, None)
             case _:
                 raise TypeError(f"a begun flow may only ask and record, not {type(step).__name__}")
@@ -114,9 +129,9 @@ async def ask(judge: AnyJudge, case: Case, ports: Ports) -> Verdict:
     """
     if hasattr(judge, "ajudge"):
         try:
-            return _checked(judge, await asyncio.wait_for(judge.ajudge(case), ports.timeout), case)
+            return _checked(judge, await asyncio.wait_for(judge.ajudge(case), patience(judge, ports)), case)
         except TimeoutError:
-            raise JudgeError(f"judge {judge.name!r} gave no verdict within {ports.timeout:g} s") from None
+            raise JudgeError(f"judge {judge.name!r} gave no verdict within {patience(judge, ports):g} s") from None
         except JudgeError:
             raise
         except Exception as error:
@@ -125,18 +140,21 @@ async def ask(judge: AnyJudge, case: Case, ports: Ports) -> Verdict:
         return judged(judge, case)
     future = asyncio.wrap_future(ports.pool.submit(partial(judged, judge, case)))
     try:
-        return await asyncio.wait_for(future, ports.timeout)
+        return await asyncio.wait_for(future, patience(judge, ports))
     except TimeoutError:
         raise late(judge, ports) from None
 
 
-async def settle(flow: Flow[T], ports: Ports, first: Ask) -> T:
-    """Answer a begun flow's asks, from the given one on."""
+async def settle(flow: Flow[T], ports: Ports, first: Ask | Keeping) -> T:
+    """Answer a begun flow's steps, from the given one on."""
     while True:
-        try:
-            resume = partial(flow.send, await ask(first.judge, first.case, ports))
-        except JudgeError as error:
-            resume = partial(flow.throw, error)
+        if isinstance(first, Keeping):
+            resume = partial(flow.send, await asyncio.wrap_future(first.kept))
+        else:
+            try:
+                resume = partial(flow.send, await ask(first.judge, first.case, ports))
+            except JudgeError as error:
+                resume = partial(flow.throw, error)
         step = inline(flow, ports, resume)
         if isinstance(step, Ended):
             return step.result

@@ -10,7 +10,7 @@ from threading import Lock
 from types import TracebackType
 from typing import Self
 
-from cosa_guard.verdicts import Ruling
+from cosa_guard.verdicts import Entry
 from cosa_sdk.errors import CosaError
 
 __all__ = ["AuditError", "JsonlRecord"]
@@ -38,13 +38,13 @@ class JsonlRecord:
         except OSError as error:
             raise AuditError(f"cannot open the audit record {str(path)!r}: {error.strerror}") from None
 
-    def __call__(self, ruling: Ruling, config: str) -> None:
-        """Record one ruling under the config with this digest."""
-        decision = ruling.decision
+    def __call__(self, entry: Entry) -> None:
+        """Record one ruling."""
+        ruling, decision = entry.ruling, entry.ruling.decision
         line = json.dumps(
             {
                 "time": time.time(),
-                "config": config,
+                "config": entry.config,
                 "stage": ruling.stage,
                 "outcome": decision.outcome,
                 "prompt_type": decision.prompt_type,

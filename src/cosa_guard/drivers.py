@@ -11,11 +11,11 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, Generic, TypeVar, cast
 
-from cosa_guard.asking import Ended, Ports, ask, blocking, inline, judged, late, settle
+from cosa_guard.asking import Ended, Keeping, Ports, ask, blocking, inline, judged, late, patience, settle
 from cosa_guard.backends import base as backends
 from cosa_guard.backends.base import AnyBackend
 from cosa_guard.judges.base import AnyJudge
-from cosa_guard.messages import Delta, Request
+from cosa_guard.messages import Delta
 from cosa_guard.steps import READY, Ask, Begin, Close, Emit, Flow, Open, Pull, Record, Settle, Step
 from cosa_guard.verdicts import Verdict
 from cosa_sdk.errors import JudgeError, UsageError
@@ -84,12 +84,16 @@ class _Task(Generic[T]):
             if isinstance(step, Ended):
                 self.result = step.result
                 return
+            if isinstance(step, Keeping):
+                resume = partial(self._flow.send, step.kept.result())
+                continue
             try:
                 self._future = self._ports.pool.submit(partial(judged, blocking(step.judge), step.case))
             except JudgeError as error:  # the pool is full
                 resume = partial(self._flow.throw, error)
                 continue
-            self._judge, self._deadline = step.judge, time.monotonic() + self._ports.timeout
+            self._judge = step.judge
+            self._deadline = time.monotonic() + patience(step.judge, self._ports)
             return
 
 
@@ -97,7 +101,7 @@ def _one_ask(ask: Ask) -> Flow[Verdict]:
     return (yield from ask)
 
 
-def drive(flow: Flow[T], ports: Ports, outcome: Outcome[T]) -> Iterator[Delta]:  # noqa: C901  # one arm a step
+def drive(flow: Flow[T], ports: Ports, outcome: Outcome[T]) -> Iterator[Any]:  # noqa: C901  # one arm a step
     """Answer a flow's steps, blocking; yields what it emits.
 
     Closing the iterator closes the flow and stops the backend.
@@ -115,8 +119,8 @@ def drive(flow: Flow[T], ports: Ports, outcome: Outcome[T]) -> Iterator[Delta]: 
             match step:
                 case Pull():
                     answer = next(stream, None) if stream is not None else None
-                case Emit(delta):
-                    yield delta
+                case Emit(piece):
+                    yield piece
                 case Begin(begun):
                     answer = _Task(begun, ports)
                 case Settle(ticket):
@@ -127,9 +131,10 @@ def drive(flow: Flow[T], ports: Ports, outcome: Outcome[T]) -> Iterator[Delta]: 
                         answer = judged(blocking(judge), case) if quick else _Task(_one_ask(step), ports).wait()
                     except JudgeError as error:
                         answer = error
-                case Record(ruling, config):
-                    if ports.record:
-                        ports.record(ruling, config)
+                case Record(entry):
+                    kept = ports.record(entry) if ports.record else None
+                    if kept is not None:
+                        kept.result()
                 case Open(request):
                     _close(stream)
                     stream = _opened(ports.backend, request)
@@ -143,7 +148,7 @@ def drive(flow: Flow[T], ports: Ports, outcome: Outcome[T]) -> Iterator[Delta]: 
         _close(stream)
 
 
-def _opened(backend: AnyBackend | None, request: Request) -> Iterator[Delta]:
+def _opened(backend: AnyBackend | None, request: Any) -> Iterator[Delta]:
     if backend is None:
         raise UsageError("this guard has no backend: give Guard(…, backend=…) to let it reply")
     if backends.blocks(backend):
@@ -160,7 +165,7 @@ def _close(stream: Iterator[Any] | None) -> None:
 class _Stream:
     """A backend's stream, awaited; a blocking one is stepped on worker threads."""
 
-    def __init__(self, backend: AnyBackend | None, request: Request) -> None:
+    def __init__(self, backend: AnyBackend | None, request: Any) -> None:
         self._await: AsyncIterator[Delta] | None = None
         self._block: Iterator[Delta] | None = None
         if backend is not None and hasattr(backend, "astream"):
@@ -168,6 +173,11 @@ class _Stream:
         else:
             self._block = _opened(backend, request)
         self._next: asyncio.Future[Delta | None] | None = None
+
+    @property
+    def direct(self) -> AsyncIterator[Delta] | None:
+        """What can be awaited as it is: nothing else waits, and no piece is under way."""
+        return self._await if self._next is None else None
 
     @property
     def threaded(self) -> bool:
@@ -223,7 +233,7 @@ class _ATask(Generic[T]):
 
 async def adrive(  # noqa: C901, PLR0912, PLR0915  # one arm a step
     flow: Flow[T], ports: Ports, outcome: Outcome[T]
-) -> AsyncIterator[Delta]:
+) -> AsyncIterator[Any]:
     """As `drive`, awaiting. Judges run as tasks while the next piece is on its way."""
     stream: _Stream | None = None
     begun: set[_ATask[Any]] = set()
@@ -239,8 +249,8 @@ async def adrive(  # noqa: C901, PLR0912, PLR0915  # one arm a step
             match step:
                 case Pull(ticket):
                     answer = await _pull(stream, cast("_ATask[Any] | None", ticket)) if stream else None
-                case Emit(delta):
-                    yield delta
+                case Emit(piece):
+                    yield piece
                 case Begin(inner):
                     answer = _ATask(inner, ports)
                     begun.add(answer)
@@ -252,9 +262,10 @@ async def adrive(  # noqa: C901, PLR0912, PLR0915  # one arm a step
                         answer = await ask(judge, case, ports)
                     except JudgeError as error:
                         answer = error
-                case Record(ruling, config):
-                    if ports.record:
-                        ports.record(ruling, config)
+                case Record(entry):
+                    kept = ports.record(entry) if ports.record else None
+                    if kept is not None:
+                        await asyncio.wrap_future(kept)
                 case Open(request):
                     if stream:
                         await stream.close()
@@ -282,6 +293,8 @@ async def _stop(tasks: list[asyncio.Future[Any]]) -> None:
 
 
 async def _pull(stream: _Stream, ticket: _ATask[Any] | None) -> Any:
+    if ticket is None and stream.direct is not None:
+        return await anext(stream.direct, None)
     following = stream.next()
     beside = ticket.future if ticket is not None else None
     # Awaiting a piece cancels it with the consumer; a thread inside the backend cannot be cancelled, so not there.

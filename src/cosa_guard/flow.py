@@ -18,7 +18,7 @@ from cosa_guard.messages import Adapter, Delta, Finish, Message, Request, Sampli
 from cosa_guard.recollection import Kind, Recollection
 from cosa_guard.release import Release
 from cosa_guard.steps import READY, Ask, Begin, Close, Emit, Flow, Open, Pull, Record, Settle, Ticket
-from cosa_guard.verdicts import Case, Report, Ruling, Span, Verdict
+from cosa_guard.verdicts import Case, Entry, Report, Ruling, Span, Verdict
 from cosa_guard.window import CONTEXT, Unit, Window
 from cosa_sdk.compile import feedback, partial_note
 from cosa_sdk.config import SafetyConfig
@@ -26,7 +26,7 @@ from cosa_sdk.decide import Evidence, decide
 from cosa_sdk.errors import JudgeError
 from cosa_sdk.taxonomy import FLOOR
 
-__all__ = ["Policy", "converse", "screen"]
+__all__ = ["Policy", "converse", "on_record", "screen"]
 
 Mode = Literal["hold", "whole", "trail"]
 
@@ -76,8 +76,8 @@ def _may_be_floor(ruling: Ruling) -> bool:
     return unnamed and any(floor in ruling.decision.unexamined for floor in FLOOR)
 
 
-def screen(policy: Policy, case: Case) -> Flow[Ruling]:
-    """Ask the judges about one text and decide."""
+def screen(policy: Policy, case: Case, request: str = "") -> Flow[Ruling]:
+    """Ask the judges about one text and decide; `request` names the call on record."""
     evidence, error = Evidence(), None
     verdicts: list[Verdict] = []
     for judge in policy.judges:
@@ -95,9 +95,24 @@ def screen(policy: Policy, case: Case) -> Flow[Ruling]:
         # The judges that answered cleared it, but one that was asked to look could not.
         decision = replace(decision, outcome="undecided")
     ruling = Ruling(stage=case.stage, decision=decision, verdicts=tuple(verdicts), error=error)
-    if policy.recorded:
-        yield from Record(ruling, case.config.digest)
+    yield from on_record(policy, ruling, case, request)
     return ruling
+
+
+def on_record(policy: Policy, ruling: Ruling, case: Case, request: str = "") -> Flow[None]:
+    """Put a ruling on record, where there is somebody who keeps one."""
+    if policy.recorded:
+        yield from Record(
+            Entry(
+                ruling=ruling,
+                config=case.config.digest,
+                text=case.text,
+                start=case.start,
+                final=case.final,
+                tenant=policy.tenant,
+                request=request,
+            )
+        )
 
 
 def _settled(case: Case, evidence: Evidence) -> bool:
@@ -186,8 +201,7 @@ class _Converse:
         config = self.policy.config
         why = f"the message has parts no judge covers: {', '.join(self.conversation.media)}"
         ruling = Ruling(stage="input", decision=decide(config, Evidence()), verdicts=(), error=why)
-        if self.policy.recorded:
-            yield from Record(ruling, config.digest)
+        yield from on_record(self.policy, ruling, Case(config=config, stage="input", text=self.conversation.text))
         self.report.rulings.append(ruling)
         self.report.error = why
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Self, get_args
@@ -19,7 +20,7 @@ from cosa_guard.messages import Adapter, Delta, Finish, Message, Reply, Sampling
 from cosa_guard.pool import Pool
 from cosa_guard.recollection import Recollection
 from cosa_guard.steps import Flow
-from cosa_guard.verdicts import Case, Report, Ruling, Stage, Verdict
+from cosa_guard.verdicts import Case, Entry, Report, Ruling, Stage, Verdict
 from cosa_sdk.compile import compile as compile_config
 from cosa_sdk.config import SafetyConfig
 from cosa_sdk.decide import uncovered
@@ -34,7 +35,7 @@ JUDGE_TIMEOUT = 60.0
 _GREEDY = Sampling()
 
 JudgeLike = str | AnyJudge | Callable[[Case], Verdict]
-Record = Callable[[Ruling, str], None]
+Record = Callable[[Entry], "Future[None] | None"]
 
 
 @dataclass(slots=True)

@@ -10,8 +10,7 @@ from dataclasses import dataclass
 from typing import Any, Final, Generic, Protocol, TypeVar, final
 
 from cosa_guard.judges.base import AnyJudge
-from cosa_guard.messages import Delta, Request
-from cosa_guard.verdicts import Case, Ruling, Verdict
+from cosa_guard.verdicts import Case, Entry, Verdict
 
 __all__ = ["READY", "Ask", "Begin", "Close", "Emit", "Flow", "Open", "Pull", "Record", "Settle", "Step", "Ticket"]
 
@@ -76,13 +75,16 @@ class Settle(Step[T], Generic[T]):
 
 @dataclass(frozen=True, slots=True)
 class Open(Step[None]):
-    """Start generating; an open generation is closed first."""
+    """Start generating; an open generation is closed first.
 
-    request: Request
+    What is asked for is the backend's business: a `Request` for a model, an upstream call for a wire protocol.
+    """
+
+    request: Any
 
 
 @dataclass(frozen=True, slots=True)
-class Pull(Step["Delta | None | _Ready"]):
+class Pull(Step[Any]):
     """The next piece of the open generation; None at its end; `READY` when `or_ticket` is ready first."""
 
     or_ticket: Ticket[Any] | None = None
@@ -95,15 +97,13 @@ class Close(Step[None]):
 
 @dataclass(frozen=True, slots=True)
 class Emit(Step[None]):
-    """Hand text to the caller."""
+    """Hand something to the caller: a `Delta`, or a piece of an answer on the wire."""
 
-    delta: Delta
+    piece: Any
 
 
 @dataclass(frozen=True, slots=True)
 class Record(Step[None]):
     """Put a ruling on record. Answered only when it would survive the end of the process."""
 
-    ruling: Ruling
-    config: str
-    """Digest."""
+    entry: Entry

@@ -10,7 +10,7 @@ from cosa_guard.messages import Message
 from cosa_sdk.config import SafetyConfig
 from cosa_sdk.decide import Decision, Evidence, Outcome
 
-__all__ = ["Act", "Case", "Report", "Ruling", "Span", "Stage", "Verdict"]
+__all__ = ["Act", "Case", "Entry", "Report", "Ruling", "Span", "Stage", "Verdict"]
 
 Stage = Literal["input", "output"]
 Act = Literal["pass", "refuse", "redact", "regenerate", "partial", "warn"]
@@ -75,6 +75,24 @@ class Ruling:
         """The judge whose evidence settled it; all of them when none did alone."""
         telling = [v.judge for v in self.verdicts if v.evidence.found or v.evidence.violates]
         return ", ".join(telling or [v.judge for v in self.verdicts]) or "none"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Entry:
+    """One ruling and what it is about, for the record."""
+
+    ruling: Ruling
+    config: str
+    """Digest."""
+    text: str
+    """What was judged. A record keeps a keyed hash of it unless it is told otherwise."""
+    start: int = 0
+    """Where `text` begins in the whole reply, in characters."""
+    final: bool = True
+    """`text` ends where the whole text ends."""
+    tenant: str = ""
+    request: str = ""
+    """Names the call, so that its entries can be found together."""
 
 
 @dataclass(slots=True, kw_only=True)

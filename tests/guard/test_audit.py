@@ -17,7 +17,7 @@ from tests.guard.build import OwnJudge, finder, risks_config
 from cosa_guard import Guard
 from cosa_guard.audit import AuditError, JsonlRecord
 from cosa_guard.testing import FakeBackend, ScriptedJudge
-from cosa_guard.verdicts import Ruling, Verdict
+from cosa_guard.verdicts import Entry, Ruling, Verdict
 from cosa_sdk.decide import Evidence, decide
 from cosa_sdk.errors import CosaError, JudgeError
 
@@ -27,6 +27,10 @@ CONFIG = risks_config()
 def ruling(*found, error=None):
     evidence = Evidence(found=frozenset(found), examined=CONFIG.elements)
     return Ruling(stage="output", decision=decide(CONFIG, evidence), verdicts=(Verdict(judge="test/1", evidence=evidence, reason="secret words"),), error=error)
+
+
+def entry(*found, error=None, config="d"):
+    return Entry(ruling=ruling(*found, error=error), config=config, text="secret text")
 
 
 def lines(path):
@@ -52,8 +56,8 @@ def test_it_appends(tmp_path):
     path = tmp_path / "audit.jsonl"
     for _ in range(2):
         with JsonlRecord(str(path)) as record:
-            record(ruling(), "d")
-            record(ruling("drugs", error="a judge said ‘né’"), "d")
+            record(entry(config="d"))
+            record(entry("drugs", error="a judge said ‘né’", config="d"))
 
     assert ["compliant", "violates"] * 2 == [line["outcome"] for line in lines(path)]
     assert "a judge said ‘né’" == lines(path)[1]["error"]
@@ -69,7 +73,7 @@ def test_only_its_owner_may_read_it(tmp_path):
 def test_many_threads_write_whole_lines(tmp_path):
     path = tmp_path / "audit.jsonl"
     with JsonlRecord(path) as record:
-        threads = [threading.Thread(target=lambda: [record(ruling("drugs"), "d" * 500) for _ in range(50)]) for _ in range(8)]
+        threads = [threading.Thread(target=lambda: [record(entry("drugs", config="d" * 500)) for _ in range(50)]) for _ in range(8)]
         for thread in threads:
             thread.start()
         for thread in threads:
@@ -101,7 +105,7 @@ def test_a_line_that_is_cut_short_is_an_error(tmp_path, monkeypatch):
     monkeypatch.setattr("cosa_guard.audit.os.write", lambda file, data: len(data) - 1)
 
     with pytest.raises(AuditError, match="took only"):
-        record(ruling(), "d")
+        record(entry(config="d"))
 
 
 def test_a_closed_record_takes_nothing(tmp_path):
@@ -109,7 +113,7 @@ def test_a_closed_record_takes_nothing(tmp_path):
     record.close()
 
     with pytest.raises(AuditError):
-        record(ruling(), "d")
+        record(entry(config="d"))
 
 
 def test_a_closed_record_writes_into_no_other_file(tmp_path):
@@ -117,7 +121,7 @@ def test_a_closed_record_writes_into_no_other_file(tmp_path):
     record.close()
     with open(tmp_path / "other", "wb") as other:  # most likely under the number that has become free
         with pytest.raises(AuditError):
-            record(ruling(), "d")
+            record(entry(config="d"))
         assert other.fileno() >= 0
 
     assert b"" == (tmp_path / "other").read_bytes()

@@ -632,11 +632,11 @@ def logged(config, said, messages="Hi.", *, fail_at=None, awaited=False, judge=N
     """Everything in the order it happened: rulings recorded, texts that reached the caller."""
     log = []
 
-    def record(ruling, digest):
-        assert config.digest == digest
+    def record(entry):
+        assert config.digest == entry.config
         if fail_at is not None and len(log) >= fail_at and sum(kind == "ruling" for kind, _ in log) >= fail_at:
             raise AuditError("disk full")
-        log.append(("ruling", ruling.stage))
+        log.append(("ruling", entry.ruling.stage))
 
     one = guard(config, said, judge=judge or RISKS(), record=record)
 
@@ -718,7 +718,7 @@ def test_every_ruling_of_the_report_was_recorded():
 
     def recorder():
         recorded.append([])
-        return lambda ruling, digest: recorded[-1].append(ruling)
+        return lambda entry: recorded[-1].append(entry.ruling)
 
     transcript = answered(risks_config(), chunked(FAR, [40] * 100), judge=lambda: OwnJudge(apart), record=recorder)
 
