@@ -13,12 +13,13 @@ from cosa_guard import judges as judges_registry
 from cosa_guard.backends.base import AnyBackend, AsyncBackend, Backend, blocks
 from cosa_guard.conversation import Conversation, MessageLike, admit, as_messages
 from cosa_guard.drivers import Outcome, Ports, adrive, drive
-from cosa_guard.flow import Mode, Policy, converse, screen
+from cosa_guard.flow import converse
 from cosa_guard.folding import whole_characters
 from cosa_guard.judges.base import AnyJudge, AsyncJudge, Judge
 from cosa_guard.messages import Adapter, Delta, Finish, Message, Reply, Sampling, Usage
 from cosa_guard.pool import Pool
 from cosa_guard.recollection import Recollection
+from cosa_guard.screening import Mode, Policy, screen
 from cosa_guard.steps import Flow
 from cosa_guard.verdicts import Case, Entry, Report, Ruling, Stage, Verdict
 from cosa_sdk.compile import compile as compile_config

@@ -42,9 +42,16 @@ class Unit:
 
 
 class Window:
-    """Takes a text in pieces; hands out units to judge and, later, the text to release."""
+    """Takes a text in pieces; hands out units to judge and, later, the text to release.
 
-    def __init__(self, *, holdback: int = 0, context: int = CONTEXT) -> None:
+    Args:
+        holdback: how much of the newest text is never released before more came, in normalised characters.
+        context: how much of the released text a unit repeats.
+        cut: without, the whole text is one unit.
+    """
+
+    def __init__(self, *, holdback: int = 0, context: int = CONTEXT, cut: bool = True) -> None:
+        self._cut = cut
         self._holdback = holdback
         self._context = max(context, holdback + 2)
         self.length = 0
@@ -60,6 +67,11 @@ class Window:
         self._pieces: list[str] = []
 
     @property
+    def taken_in(self) -> int:
+        """As `length`, with the half of a split character that waits for its other half."""
+        return self.length + bool(self._half)
+
+    @property
     def text(self) -> str:
         """The whole text so far."""
         return "".join(self._pieces)
@@ -72,7 +84,7 @@ class Window:
         self._pieces.append(piece)
         self._tail += piece
         self.length += len(piece)
-        if self.length < self._unit_start + SHORTEST_SENTENCE:
+        if not self._cut or self.length < self._unit_start + SHORTEST_SENTENCE:
             return []
         return list(self._units())
 
@@ -83,7 +95,7 @@ class Window:
             self._pieces.append("\ufffd")
             self._tail += "\ufffd"
             self.length += 1
-        return [*self._units(), self._unit(self.length, final=True)]
+        return [*(self._units() if self._cut else ()), self._unit(self.length, final=True)]
 
     def take(self, upto: int) -> str:
         """The text from the last taken position to `upto`, which a passed unit has released."""

@@ -23,8 +23,11 @@ from cosa_sdk.errors import (
     ModelFileError,
     OutOfMemory,
     PromptTooLong,
+    UnguardedRoute,
     UnknownName,
+    UnsupportedField,
     UsageError,
+    WireError,
 )
 from cosa_sdk.files import dump, load, loads
 from cosa_sdk.taxonomy import FLOOR, Risk, Taxonomy
@@ -57,8 +60,11 @@ __all__ = [
     "Stance",
     "Taxonomy",
     "Term",
+    "UnguardedRoute",
     "UnknownName",
+    "UnsupportedField",
     "UsageError",
+    "WireError",
     "compile",
     "decide",
     "dump",

@@ -5,12 +5,15 @@ CosaError
 │   ├── UnknownName              a name that nobody registered
 │   ├── MissingExtra             an optional dependency that is not installed
 │   ├── PromptTooLong            the prompt does not fit, and nothing that forbids may be dropped
+│   ├── UnguardedRoute           a way to the model that the guard cannot see into
+│   ├── UnsupportedField         a request field that could switch the guard off
 │   └── ConfigError              a safety config or its file
 │       └── FloorViolation       a rule that names what no config may govern
 ├── BackendError                 the model, its file or its server
 │   ├── ModelFileError           missing, unreadable, or not a GGUF
 │   ├── AdapterError             missing, not an adapter, or made for another model
-│   └── OutOfMemory              the model does not fit
+│   ├── OutOfMemory              the model does not fit
+│   └── WireError                an upstream's answer that is not its protocol
 ├── JudgeError                   a judge raised, hung, or answered nonsense
 └── Blocked                      a decision, carrying its report
 """
@@ -34,8 +37,11 @@ __all__ = [
     "ModelFileError",
     "OutOfMemory",
     "PromptTooLong",
+    "UnguardedRoute",
     "UnknownName",
+    "UnsupportedField",
     "UsageError",
+    "WireError",
     "nearest",
 ]
 
@@ -124,6 +130,18 @@ class PromptTooLong(UsageError):
         self.budget = budget
 
 
+class UnguardedRoute(UsageError):
+    """A route or connection that the guard does not understand; nothing was sent."""
+
+
+class UnsupportedField(UsageError):
+    """A request field that the guard does not let through; `field` is its path."""
+
+    def __init__(self, field: str, message: str) -> None:
+        super().__init__(message)
+        self.field = field
+
+
 class ConfigError(UsageError):
     """A safety config is not valid; `findings` has every fault that was found, not only the first."""
 
@@ -152,6 +170,10 @@ class AdapterError(BackendError):
 
 class OutOfMemory(BackendError):
     """The model and its context do not fit into the memory that is free."""
+
+
+class WireError(BackendError):
+    """An upstream answered something that is not its protocol, or stopped in the middle."""
 
 
 class JudgeError(CosaError):

@@ -1,0 +1,262 @@
+"""One text under a policy: have the judges read it, decide, and let out of it what has passed. No I/O, no clock.
+
+Everything that a front door lets out goes through `Channel`: a reply of a local model is one, and an answer on the
+wire has one for each text in it.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from dataclasses import dataclass, replace
+from functools import reduce
+from operator import or_
+from typing import Literal
+
+from cosa_guard.judges.base import AnyJudge
+from cosa_guard.messages import Adapter, Message
+from cosa_guard.recollection import Recollection
+from cosa_guard.release import Release
+from cosa_guard.steps import Ask, Begin, Flow, Record, Settle, Ticket
+from cosa_guard.verdicts import Case, Entry, Report, Ruling, Span, Verdict
+from cosa_guard.window import CONTEXT, Unit, Window
+from cosa_sdk.config import SafetyConfig
+from cosa_sdk.decide import Evidence, decide
+from cosa_sdk.errors import JudgeError
+from cosa_sdk.taxonomy import FLOOR
+
+__all__ = ["AHEAD", "Channel", "Mode", "Policy", "on_record", "screen"]
+
+Mode = Literal["hold", "whole", "trail"]
+
+AHEAD = 2
+"""Units that may wait for their verdicts while the model writes on."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Policy:
+    """What one guard applies: everything that does not change from call to call."""
+
+    config: SafetyConfig
+    judges: tuple[AnyJudge, ...]
+    """Asked in this order; the first violation ends the asking, so cheap ones come first."""
+    holdback: int
+    system: str
+    """The compiled config: the constant prefix of every prompt."""
+    own: Recollection
+    tenant: str = ""
+    adapters: tuple[Adapter, ...] = ()
+    recorded: bool = False
+    """There is somebody who records rulings."""
+
+    def allows(self, ruling: Ruling) -> bool:
+        """Text under this ruling may go on, unmasked."""
+        enforcement = self.config.enforcement
+        setting = enforcement.input if ruling.stage == "input" else enforcement.output
+        if ruling.decision.floor or self.failed(ruling):
+            return False
+        if _may_be_floor(ruling):
+            return False
+        if setting in {"off", "warn"} or (ruling.error is not None and ruling.outcome != "violates"):
+            return True
+        if ruling.outcome == "undecided":
+            return enforcement.on_undecided == "allow" and not ruling.decision.strict
+        return ruling.outcome == "compliant"
+
+    def failed(self, ruling: Ruling) -> bool:
+        """A judge failed and that blocks: nobody knows whether the floor holds, so no other setting helps."""
+        return ruling.error is not None and self.config.enforcement.on_error == "block"
+
+
+def _may_be_floor(ruling: Ruling) -> bool:
+    """A judge says that something is broken and not what, and nobody ruled the floor out."""
+    unnamed = any(verdict.evidence.violates for verdict in ruling.verdicts)
+    return unnamed and any(floor in ruling.decision.unexamined for floor in FLOOR)
+
+
+def screen(policy: Policy, case: Case, request: str = "") -> Flow[Ruling]:
+    """Ask the judges about one text and decide; `request` names the call on record."""
+    evidence, error = Evidence(), None
+    verdicts: list[Verdict] = []
+    for judge in policy.judges:
+        try:
+            verdict = yield from Ask(judge, case)
+        except JudgeError as failure:
+            error = str(failure)
+            continue
+        verdicts.append(verdict)
+        evidence |= verdict.evidence
+        if _settled(case, evidence):
+            break
+    decision = decide(case.config, evidence)
+    if error is not None and decision.outcome == "compliant":
+        # The judges that answered cleared it, but one that was asked to look could not.
+        decision = replace(decision, outcome="undecided")
+    ruling = Ruling(stage=case.stage, decision=decision, verdicts=tuple(verdicts), error=error)
+    yield from on_record(policy, ruling, case, request)
+    return ruling
+
+
+def on_record(policy: Policy, ruling: Ruling, case: Case, request: str = "") -> Flow[None]:
+    """Put a ruling on record, where there is somebody who keeps one."""
+    if policy.recorded:
+        yield from Record(
+            Entry(
+                ruling=ruling,
+                config=case.config.digest,
+                text=case.text,
+                start=case.start,
+                final=case.final,
+                tenant=policy.tenant,
+                request=request,
+            )
+        )
+
+
+def _settled(case: Case, evidence: Evidence) -> bool:
+    """It is a violation that stops the text, whatever further judges say."""
+    if not (evidence.found or evidence.violates):
+        return False
+    decision, enforcement = decide(case.config, evidence), case.config.enforcement
+    if decision.floor or decision.outcome != "violates":
+        return decision.floor
+    # Where a violation may be let through (warned of, masked, answered in part), what the other judges say counts too.
+    if case.stage == "input":
+        return enforcement.input == "refuse" and decision.prompt_type != "partial"
+    return enforcement.output in {"refuse", "regenerate"}
+
+
+class Channel:
+    """One text that a model writes, judged as it comes.
+
+    Args:
+        turns: the conversation that the text answers.
+        report: gets every ruling.
+        request: names the call on record.
+        at_once: the text comes in one piece: where no judge needs units, it is judged once.
+    """
+
+    def __init__(
+        self,
+        policy: Policy,
+        turns: tuple[Message, ...],
+        mode: Mode,
+        report: Report,
+        *,
+        request: str = "",
+        at_once: bool = False,
+    ) -> None:
+        self._policy = policy
+        self._turns = turns
+        self._mode = mode
+        self._report = report
+        self._request = request
+        self._windowed = all(getattr(judge, "windowed", False) for judge in policy.judges)
+        """Every judge finds in the units all that it would find in the whole, and needs no context to."""
+        self._window = Window(
+            holdback=policy.holdback,
+            context=0 if self._windowed else CONTEXT,
+            cut=not (self._windowed and at_once),
+        )
+        self._release = Release()
+        self._pending: deque[tuple[Unit, Ticket[Ruling]]] = deque()
+        self._passed = 0
+        self.releasable = 0
+        """Up to where text may go out."""
+
+    @property
+    def length(self) -> int:
+        """Characters taken in, the half of a split one included."""
+        return self._window.taken_in
+
+    @property
+    def oldest(self) -> Ticket[Ruling] | None:
+        """The verdict that is waited for next."""
+        return self._pending[0][1] if self._pending else None
+
+    @property
+    def crowded(self) -> bool:
+        """So many units wait that the model must wait too."""
+        return len(self._pending) > AHEAD
+
+    def take_in(self, text: str | None) -> Flow[None]:
+        """The next piece of the text, or None at its end: begins to judge the units that it completes."""
+        units = self._window.flush() if text is None else self._window.feed(text)
+        if self._mode == "trail":
+            self.releasable = self._window.length
+        for unit in units:
+            ticket = yield from Begin(
+                screen(self._policy, self._case(unit.text, unit.start, unit.final), self._request)
+            )
+            self._pending.append((unit, ticket))
+
+    def settle(self) -> Flow[bool]:
+        """Wait for the oldest unit's ruling and act on it; False when the text must stop."""
+        unit, ticket = self._pending.popleft()
+        ruling = yield from Settle(ticket)
+        self._note(ruling)
+        if not self._act_on(ruling, unit.start):
+            self._report.late = self._report.late or self._release.position > self._passed
+            return False
+        if unit.final and unit.start and not self._windowed:
+            # Judges that read for meaning may see in the whole what no part shows.
+            whole = yield from screen(self._policy, self._case(self._window.text, 0, final=True), self._request)
+            self._note(whole)
+            if not self._act_on(whole, 0):
+                self._report.late = self._report.late or self._release.position > 0
+                return False
+        self._passed = unit.release
+        if unit.final or self._mode == "hold":
+            self.releasable = max(self.releasable, unit.release)
+        return True
+
+    def text(self, upto: int) -> str:
+        """The next text up to a releasable position, masks put on; every position is asked for once, in order."""
+        text, masks = self._release.text(self._window.take(upto), upto)
+        if masks:
+            self._report.redacted += masks
+            self._report.act = "redact"
+        self._report.released += len(text)
+        return text
+
+    def _case(self, text: str, start: int, final: bool) -> Case:  # named where it is not a variable
+        return Case(config=self._policy.config, stage="output", text=text, turns=self._turns, start=start, final=final)
+
+    def _note(self, ruling: Ruling) -> None:
+        self._report.rulings.append(ruling)
+        if ruling.error:
+            self._report.error = ruling.error
+
+    def _act_on(self, ruling: Ruling, start: int) -> bool:
+        """Whether text may go on under this ruling, masks put on where that is what the config asks for."""
+        if self._policy.allows(ruling):
+            if ruling.outcome == "violates" and self._policy.config.enforcement.output == "warn":
+                self._report.act = "warn"
+            return True
+        if self._policy.config.enforcement.output != "redact" or self._mode == "trail":
+            return False
+        masked, spans = _maskable(ruling)
+        if not spans or not self._policy.allows(_without(ruling, masked, self._policy.config)):
+            return False
+        for low, high in spans:
+            self._release.mask(start + low, start + high)
+        return True
+
+
+def _maskable(ruling: Ruling) -> tuple[frozenset[str], list[Span]]:
+    """The elements whose places cover everything that was found broken, and those places; nothing when they do not."""
+    decision = ruling.decision
+    if ruling.outcome != "violates" or decision.floor or any(v.evidence.violates for v in ruling.verdicts):
+        return frozenset(), []
+    placed = [pair for verdict in ruling.verdicts for pair in verdict.spans]
+    broken = frozenset(f"rule:{owner}" for owner in decision.rules)
+    unplaced = {one for v in ruling.verdicts for one in v.evidence.found - {element for _, element in v.spans}}
+    if unplaced & broken or not broken <= {element for _, element in placed}:
+        return frozenset(), []
+    return broken, [span for span, element in placed if element in broken]
+
+
+def _without(ruling: Ruling, masked: frozenset[str], config: SafetyConfig) -> Ruling:
+    """The ruling on what is left of a text when everything that shows `masked` is taken out of it."""
+    evidence = reduce(or_, (verdict.evidence for verdict in ruling.verdicts))
+    rest = replace(evidence, found=evidence.found - masked, examined=evidence.examined | masked)
+    return replace(ruling, decision=decide(config, rest))
