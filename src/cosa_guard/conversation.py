@@ -37,6 +37,8 @@ class Conversation:
     """As the caller sent it, for recognising the guard's own turns next time."""
     dropped: int
     media: tuple[str, ...]
+    places: tuple[int, ...]
+    """Where each of `turns` stands among the messages that were admitted."""
 
 
 def as_messages(messages: str | Iterable[MessageLike]) -> tuple[Message, ...]:
@@ -105,34 +107,53 @@ def admit(
         PromptTooLong: the last turn alone is wider than that.
     """
     system = [] if system_is_caller else [turn.content for turn in messages if turn.role == "system"]
-    raw = tuple(turn for turn in messages if system_is_caller or turn.role != "system")
+    origin = [place for place, turn in enumerate(messages) if system_is_caller or turn.role != "system"]
+    raw = tuple(messages[place] for place in origin)
+    if not raw:
+        raise UsageError("there is no message to answer: give at least one user message")
     kinds = [own.recall(tenant, raw[:place], turn.content) if turn.role == "assistant" else None
              for place, turn in enumerate(raw)]  # fmt: skip
     turns = list(raw)
     for place, kind in enumerate(kinds):
         if kind == "refusal" and place and turns[place - 1].role == "user":
             turns[place - 1] = replace(turns[place - 1], content=DECLINED, media=())
-    *earlier, last = turns
-    if len(last.content) > widest:
-        raise PromptTooLong(
-            f"the last message has {len(last.content)} characters; this guard judges at most {widest}",
-            tokens=len(last.content), budget=widest,
-        )  # fmt: skip
-    room, kept = widest - len(last.content), len(earlier)
-    while kept and len(earlier[kept - 1].content) <= room:
-        kept -= 1
-        room -= len(earlier[kept].content)
-    read = earlier[kept:]
-    judged = tuple(turn for turn, kind in zip(read, kinds[kept:], strict=False) if kind is None)
+    kept = _within(turns, widest)
+    last = turns[-1]
     return Conversation(
         system="\n\n".join(neutralised(text) for text in system),
-        turns=tuple(_as_caller(turn) for turn in (*read, last)),
-        judged=tuple(turn for turn in judged if turn.content != DECLINED),
+        turns=tuple(_as_caller(turns[place]) for place in kept),
+        judged=tuple(turns[place] for place in kept[:-1] if kinds[place] is None and turns[place].content != DECLINED),
         text=last.content,
         raw=raw,
-        dropped=kept,
-        media=tuple(kind for turn in (*read, last) for kind in turn.media),
+        dropped=len(turns) - len(kept),
+        media=tuple(kind for place in kept for kind in turns[place].media),
+        places=tuple(origin[place] for place in kept),
     )
+
+
+def _within(turns: Sequence[Message], widest: int) -> list[int]:
+    """The turns that are judged: the last, a caller's system text, and the newest others for which there is room.
+
+    Raises:
+        PromptTooLong: the first two alone are too wide.
+    """
+    last = len(turns) - 1
+    pinned = {last, *(place for place, turn in enumerate(turns) if turn.role == "system")}
+    room = widest - sum(len(turns[place].content) for place in pinned)
+    if room < 0:
+        what = "the last message has" if len(pinned) == 1 else "the last message, with the system text and tools, has"
+        raise PromptTooLong(
+            f"{what} {widest - room} characters; this guard judges at most {widest}",
+            tokens=widest - room, budget=widest,
+        )  # fmt: skip
+    for place in range(last - 1, -1, -1):
+        if place in pinned:
+            continue
+        room -= len(turns[place].content)
+        if room < 0:
+            break
+        pinned.add(place)
+    return sorted(pinned)
 
 
 def _as_caller(turn: Message) -> Message:

@@ -9,14 +9,13 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import cast
 
+from cosa_guard.admission import screen_input, system_text
 from cosa_guard.conversation import Conversation
 from cosa_guard.messages import Delta, Finish, Message, Request, Sampling
 from cosa_guard.recollection import Kind
-from cosa_guard.screening import Channel, Mode, Policy, on_record, screen
+from cosa_guard.screening import Channel, Mode, Policy
 from cosa_guard.steps import READY, Close, Emit, Flow, Open, Pull
-from cosa_guard.verdicts import Case, Report, Ruling
-from cosa_sdk.compile import feedback, partial_note
-from cosa_sdk.decide import Evidence, decide
+from cosa_guard.verdicts import Report
 
 __all__ = ["converse"]
 
@@ -27,7 +26,6 @@ def converse(
     policy: Policy, conversation: Conversation, sampling: Sampling, mode: Mode, report: Report
 ) -> Flow[Report]:
     """Answer a conversation under the policy, keeping `report` up to date."""
-    report.dropped_turns = conversation.dropped
     guarded = _Converse(policy, conversation, sampling, mode, report)
     yield from guarded.run()
     return report
@@ -48,10 +46,11 @@ class _Converse:
     """A part of what the caller asks for is forbidden; every candidate is told."""
 
     def run(self) -> Flow[None]:
-        blocked = yield from self._screen_input()
-        if blocked:
+        admission = yield from screen_input(self.policy, self.conversation, self.report)
+        if admission == "refuse":
             yield from self._refuse()
             return
+        self.partial = admission == "partial"
         enforcement = self.policy.config.enforcement
         attempts = enforcement.attempts if enforcement.output == "regenerate" else 1
         broken: tuple[str, ...] | None = None
@@ -71,48 +70,14 @@ class _Converse:
             self.report.act = "regenerate"
         yield from self._refuse()
 
-    def _screen_input(self) -> Flow[bool]:
-        """Judge the caller's turns; True when they are refused."""
-        config = self.policy.config
-        if self.conversation.media and config.enforcement.media == "refuse":
-            yield from self._refuse_media()
-            return True
-        case = Case(config=config, stage="input", text=self.conversation.text, turns=self.conversation.judged)
-        ruling = yield from screen(self.policy, case)
-        self.report.rulings.append(ruling)
-        self.report.error = ruling.error
-        if self.policy.allows(ruling):
-            if ruling.outcome == "violates" and config.enforcement.input == "warn":
-                self.report.act = "warn"
-            return False
-        if ruling.decision.prompt_type == "partial" and not (ruling.decision.floor or self.policy.failed(ruling)):
-            self.report.act = "partial"
-            self.partial = True
-            return False
-        return True
-
-    def _refuse_media(self) -> Flow[None]:
-        """Nobody can look, and that is a ruling too."""
-        config = self.policy.config
-        why = f"the message has parts no judge covers: {', '.join(self.conversation.media)}"
-        ruling = Ruling(stage="input", decision=decide(config, Evidence()), verdicts=(), error=why)
-        yield from on_record(self.policy, ruling, Case(config=config, stage="input", text=self.conversation.text))
-        self.report.rulings.append(ruling)
-        self.report.error = why
-
     def _request(self, attempt: int, broken: tuple[str, ...] | None) -> Request:
-        system = self.policy.system
-        if self.conversation.system:
-            system += f"\n\n[application]\n{self.conversation.system}\n[/application]"
-        if self.partial:
-            system += f"\n\n{partial_note()}"
         sampling = self.sampling
         if broken is not None:
-            system += f"\n\n{feedback(self.policy.config, broken)}"
             # Greedy decoding would write much the same again.
             sampling = replace(
                 sampling, temperature=max(sampling.temperature, 0.7), seed=(sampling.seed or 0) + attempt
             )
+        system = system_text(self.policy, self.conversation, partial=self.partial, broken=broken)
         messages = (Message("system", system), *self.conversation.turns)
         return Request(messages=messages, sampling=sampling, adapters=self.policy.adapters)
 

@@ -147,7 +147,7 @@ class Guard:
             raise UsageError(_uncovered_text(config, self.unexamined, judges))
         self.config = config
         self.judges = judges
-        self._policy = Policy(
+        self.policy = Policy(
             config=config,
             judges=judges,
             holdback=max(one.holdback(config) for one in judges),
@@ -158,9 +158,9 @@ class Guard:
             recorded=record is not None,
         )
         self.backend = _backend(backend)
-        self._ports = Ports(backend=self.backend, pool=pool or Pool(), timeout=judge_timeout, record=record)
+        self.ports = Ports(backend=self.backend, pool=pool or Pool(), timeout=judge_timeout, record=record)
         self._system_is_caller = system_is_caller
-        self._widest = min([widest, *(reach for one in judges if (reach := getattr(one, "reach", None)))])
+        self.widest = min([widest, *(reach for one in judges if (reach := getattr(one, "reach", None)))])
 
     def check(self, text: str, *, stage: Stage = "input", prompt: str | None = None) -> Ruling:
         """Judge a text without generating anything.
@@ -170,14 +170,14 @@ class Guard:
             prompt: for a reply, the prompt that it answers.
         """
         outcome: Outcome[Ruling] = Outcome()
-        for _ in drive(screen(self._policy, self._case(text, stage, prompt)), self._ports, outcome):
+        for _ in drive(screen(self.policy, self._case(text, stage, prompt)), self.ports, outcome):
             raise AssertionError("a check emits nothing")
         return outcome.value
 
     async def acheck(self, text: str, *, stage: Stage = "input", prompt: str | None = None) -> Ruling:
         """As `check`, awaiting."""
         outcome: Outcome[Ruling] = Outcome()
-        async for _ in adrive(screen(self._policy, self._case(text, stage, prompt)), self._ports, outcome):
+        async for _ in adrive(screen(self.policy, self._case(text, stage, prompt)), self.ports, outcome):
             raise AssertionError("a check emits nothing")
         return outcome.value
 
@@ -221,9 +221,9 @@ class Guard:
     def _admit(self, messages: str | Iterable[MessageLike]) -> Conversation:
         return admit(
             as_messages(messages),
-            own=self._policy.own,
-            tenant=self._policy.tenant,
-            widest=self._widest,
+            own=self.policy.own,
+            tenant=self.policy.tenant,
+            widest=self.widest,
             system_is_caller=self._system_is_caller,
         )
 
@@ -231,13 +231,13 @@ class Guard:
         if self.backend is not None and not blocks(self.backend):
             raise UsageError(f"backend {self.backend.name!r} can only be awaited: use areply or astream")
         flow, report = self._begin(messages, sampling, mode)
-        return GuardStream(drive(flow, self._ports, Outcome()), report)
+        return GuardStream(drive(flow, self.ports, Outcome()), report)
 
     def _astream(
         self, messages: str | Iterable[MessageLike], sampling: Sampling | None, mode: Mode
     ) -> AsyncGuardStream:
         flow, report = self._begin(messages, sampling, mode)
-        return AsyncGuardStream(adrive(flow, self._ports, Outcome()), report)
+        return AsyncGuardStream(adrive(flow, self.ports, Outcome()), report)
 
     def _begin(
         self, messages: str | Iterable[MessageLike], sampling: Sampling | None, mode: Mode
@@ -245,7 +245,7 @@ class Guard:
         if sampling is not None and not isinstance(sampling, Sampling):
             raise UsageError(f"sampling={sampling!r}: give a cosa_guard.Sampling(…)")
         report = Report(config=self.config.digest)
-        return converse(self._policy, self._admit(messages), sampling or _GREEDY, mode, report), report
+        return converse(self.policy, self._admit(messages), sampling or _GREEDY, mode, report), report
 
     @staticmethod
     def _reply(pieces: list[Delta], report: Report, *, raise_on_block: bool) -> Reply:

@@ -160,6 +160,8 @@ class Channel:
         self._release = Release()
         self._pending: deque[tuple[Unit, Ticket[Ruling]]] = deque()
         self._passed = 0
+        self.units = 0
+        """Units begun."""
         self.releasable = 0
         """Up to where text may go out."""
 
@@ -188,6 +190,7 @@ class Channel:
                 screen(self._policy, self._case(unit.text, unit.start, unit.final), self._request)
             )
             self._pending.append((unit, ticket))
+        self.units += len(units)
 
     def settle(self) -> Flow[bool]:
         """Wait for the oldest unit's ruling and act on it; False when the text must stop."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 import unicodedata
 
-__all__ = ["FENCES", "fault_in", "neutralised"]
+__all__ = ["FENCES", "defused", "fault_in", "neutralised"]
 
 FENCES = ("guideline", "application", "text", "conversation")
 """Names of the sections that templates fence as `[name]` … `[/name]`."""
@@ -58,6 +58,17 @@ def neutralised(text: str) -> str:
     plain text to the model and need this.
     """
     return _FENCE.sub(r"(\1\2)", text)
+
+
+def defused(text: str) -> str:
+    """Text from outside for a server that may read special tokens in it: a zero-width space breaks each marker.
+
+    Servers that apply a chat template to text tokenise it with special tokens on, so `<|im_end|>` typed by a user
+    would end the turn.
+    """
+    if "<" not in text and "[" not in text:
+        return text
+    return _MARKER.sub(lambda found: f"{found.group()[0]}\u200b{found.group()[1:]}", text)
 
 
 _FENCE = re.compile(r"\[(/?)(" + "|".join(FENCES) + r")\]", re.IGNORECASE)
