@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequenc
 from concurrent.futures import Future
 from dataclasses import dataclass
 from types import TracebackType
-from typing import Any, Self, get_args
+from typing import Any, Self, TypeVar, get_args
 
 from cosa_guard import backends as backends_registry
 from cosa_guard import judges as judges_registry
@@ -21,6 +21,7 @@ from cosa_guard.pool import Pool
 from cosa_guard.recollection import Recollection
 from cosa_guard.screening import Mode, Policy, screen
 from cosa_guard.steps import Flow
+from cosa_guard.transport import wrap
 from cosa_guard.verdicts import Case, Entry, Report, Ruling, Stage, Verdict
 from cosa_sdk.compile import compile as compile_config
 from cosa_sdk.config import SafetyConfig
@@ -35,6 +36,7 @@ WIDEST = 24_000
 JUDGE_TIMEOUT = 60.0
 _GREEDY = Sampling()
 
+ClientT = TypeVar("ClientT")
 JudgeLike = str | AnyJudge | Callable[[Case], Verdict]
 Record = Callable[[Entry], "Future[None] | None"]
 
@@ -209,6 +211,25 @@ class Guard:
     def astream(self, messages: str | Iterable[MessageLike], *, sampling: Sampling | None = None) -> AsyncGuardStream:
         """As `stream`, awaiting."""
         return self._astream(messages, sampling, self.config.enforcement.stream)
+
+    def wrap(
+        self,
+        client: ClientT,
+        *,
+        passthrough: Sequence[str] = (),
+        on_report: Callable[[Report], None] | None = None,
+    ) -> ClientT:
+        """A client of the `openai` or `anthropic` package, guarded: the same class, the same HTTP settings.
+
+        Args:
+            passthrough: ends of paths that go through unguarded, such as `/embeddings`. Others that the guard does
+                not understand are refused.
+            on_report: called with the report of each call when it has ended.
+
+        Raises:
+            UsageError: it is not such a client.
+        """
+        return wrap(self, client, passthrough=passthrough, on_report=on_report)
 
     def _case(self, text: str, stage: Stage, prompt: str | None) -> Case:
         if not isinstance(text, str):

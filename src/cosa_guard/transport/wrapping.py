@@ -1,0 +1,95 @@
+"""`wrap`: an SDK's client, guarded, with the type that it has."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, TypeVar
+
+from cosa_guard.exchange import Guarded
+from cosa_guard.transport import anthropic_sdk, openai_sdk
+from cosa_guard.transport.families import family_of
+from cosa_guard.transport.guarded import GuardTransport
+from cosa_guard.verdicts import Report
+from cosa_sdk.errors import UsageError
+
+__all__ = ["wrap"]
+
+ClientT = TypeVar("ClientT")
+_SDKS = {"openai": openai_sdk, "anthropic": anthropic_sdk}
+
+
+def wrap(
+    guard: Guarded,
+    client: ClientT,
+    *,
+    passthrough: Sequence[str] = (),
+    on_report: Callable[[Report], None] | None = None,
+) -> ClientT:
+    """A client of the same class whose requests go through the guard and then through the given client.
+
+    The caller's proxies, TLS, limits, hooks, time-outs and retries stay: the given client's own HTTP client sends.
+    Closing the wrapped client closes it.
+
+    Args:
+        passthrough: ends of paths that go through unguarded, such as `/embeddings`.
+        on_report: called with the report of each call when it has ended.
+
+    Raises:
+        UsageError: it is not a client of the openai or anthropic package.
+    """
+    named = (kind.__module__.partition(".")[0] for kind in type(client).__mro__)
+    sdk = next((_SDKS[name] for name in named if name in _SDKS), None)
+    if sdk is None or isinstance(client, type):
+        shown = client if isinstance(client, type) else type(client)
+        raise UsageError(
+            f"wrap({shown.__module__}.{shown.__qualname__}): give a client of the openai or anthropic package, "
+            "such as OpenAI(); for another HTTP client use GuardTransport(guard, transport)"
+        )
+    http = sdk.http_client(client)
+    family = family_of(http)
+    awaits = isinstance(http, family.AsyncClient)
+    inner: Any = _AsyncSender(http) if awaits else _Sender(http)
+    transport = GuardTransport(guard, inner, passthrough=passthrough, on_report=on_report)
+    outer = (family.AsyncClient if awaits else family.Client)(
+        transport=transport, timeout=http.timeout, follow_redirects=False, trust_env=False
+    )
+    guarded: ClientT = sdk.with_http_client(client, outer)
+    return guarded
+
+
+class _Sender:
+    """An HTTP client as the transport of another: what it is set up to do with a request, it does."""
+
+    def __init__(self, client: Any) -> None:
+        self._client = client
+
+    def handle_request(self, request: Any) -> Any:
+        return self._client.send(request, stream=True, follow_redirects=False)
+
+    def close(self) -> None:
+        self._client.close()
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, *problem: object) -> None:
+        self.close()
+
+
+class _AsyncSender:
+    """As `_Sender`, awaiting."""
+
+    def __init__(self, client: Any) -> None:
+        self._client = client
+
+    async def handle_async_request(self, request: Any) -> Any:
+        return await self._client.send(request, stream=True, follow_redirects=False)
+
+    async def aclose(self) -> None:
+        await self._client.aclose()
+
+    async def __aenter__(self) -> None:
+        pass
+
+    async def __aexit__(self, *problem: object) -> None:
+        await self.aclose()
