@@ -111,6 +111,8 @@ class _Stream:
             if lane.blocked:
                 return
         lane.held.append(held)
+        if ALL in piece.ends:  # what was taken out of earlier events goes out before this one
+            held.wholes += [text for text in self._texts.of(piece.lane) if text.key[1] == UNKNOWN]
         for place in piece.ends:
             lane.complete = lane.complete or place == ALL
             for text in self._texts.of(piece.lane):

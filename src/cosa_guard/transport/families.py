@@ -6,13 +6,13 @@ Neither is imported here: whoever made the request has it loaded.
 from __future__ import annotations
 
 import sys
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from functools import lru_cache
 from typing import Any
 
 from cosa_sdk.errors import UsageError
 
-__all__ = ["NAMES", "family_of", "response"]
+__all__ = ["NAMES", "family_of", "response", "senders"]
 
 NAMES = ("httpx", "httpx2")
 
@@ -56,6 +56,56 @@ def _streams(family: Any) -> tuple[type, type]:
             await self._pieces.aclose()
 
     return Pieces, AsyncPieces
+
+
+@lru_cache(maxsize=4)
+def senders(family: Any) -> tuple[type, Callable[[Any, Any], Any]]:
+    """A family's awaiting client class, and what puts a transport around one of its clients.
+
+    What comes out is a client of the family that builds requests as the given one does, and hands them to the
+    transport. It has no connections of its own, so that a guarded call costs one client and not two.
+    """
+
+    class Guarded(family.Client):  # type: ignore[misc]  # a class of either family
+        def __init__(self, client: Any, transport: Any) -> None:
+            self._client = client
+            self._guarding = transport
+
+        def send(self, request: Any, *, stream: bool = False, **_options: Any) -> Any:
+            answer = self._guarding.handle_request(request)
+            answer.request = request
+            if not stream:
+                answer.read()
+            return answer
+
+        def close(self) -> None:
+            self._client.close()
+
+        def __getattr__(self, name: str) -> Any:
+            return getattr(object.__getattribute__(self, "_client"), name)
+
+    class AsyncGuarded(family.AsyncClient):  # type: ignore[misc]
+        def __init__(self, client: Any, transport: Any) -> None:
+            self._client = client
+            self._guarding = transport
+
+        async def send(self, request: Any, *, stream: bool = False, **_options: Any) -> Any:
+            answer = await self._guarding.handle_async_request(request)
+            answer.request = request
+            if not stream:
+                await answer.aread()
+            return answer
+
+        async def aclose(self) -> None:
+            await self._client.aclose()
+
+        def __getattr__(self, name: str) -> Any:
+            return getattr(object.__getattribute__(self, "_client"), name)
+
+    def around(client: Any, transport: Any) -> Any:
+        return (AsyncGuarded if isinstance(client, family.AsyncClient) else Guarded)(client, transport)
+
+    return family.AsyncClient, around
 
 
 def response(family: Any, status: int, headers: list[tuple[str, str]], body: Any) -> Any:

@@ -7,7 +7,7 @@ from typing import Any, TypeVar
 
 from cosa_guard.exchange import Guarded
 from cosa_guard.transport import anthropic_sdk, openai_sdk
-from cosa_guard.transport.families import family_of
+from cosa_guard.transport.families import family_of, senders
 from cosa_guard.transport.guarded import GuardTransport
 from cosa_guard.verdicts import Report
 from cosa_sdk.errors import UsageError
@@ -46,34 +46,21 @@ def wrap(
             "such as OpenAI(); for another HTTP client use GuardTransport(guard, transport)"
         )
     http = sdk.http_client(client)
-    family = family_of(http)
-    awaits = isinstance(http, family.AsyncClient)
-    inner: Any = _AsyncSender(http) if awaits else _Sender(http)
+    awaits, around = senders(family_of(http))
+    inner: Any = _AsyncSender(http) if isinstance(http, awaits) else _Sender(http)
     transport = GuardTransport(guard, inner, passthrough=passthrough, on_report=on_report)
-    outer = (family.AsyncClient if awaits else family.Client)(
-        transport=transport, timeout=http.timeout, follow_redirects=False, trust_env=False
-    )
-    guarded: ClientT = sdk.with_http_client(client, outer)
+    guarded: ClientT = sdk.with_http_client(client, around(http, transport))
     return guarded
 
 
 class _Sender:
-    """An HTTP client as the transport of another: what it is set up to do with a request, it does."""
+    """An HTTP client as a transport: what it is set up to do with a request, it does."""
 
     def __init__(self, client: Any) -> None:
         self._client = client
 
     def handle_request(self, request: Any) -> Any:
         return self._client.send(request, stream=True, follow_redirects=False)
-
-    def close(self) -> None:
-        self._client.close()
-
-    def __enter__(self) -> None:
-        pass
-
-    def __exit__(self, *problem: object) -> None:
-        self.close()
 
 
 class _AsyncSender:
@@ -84,12 +71,3 @@ class _AsyncSender:
 
     async def handle_async_request(self, request: Any) -> Any:
         return await self._client.send(request, stream=True, follow_redirects=False)
-
-    async def aclose(self) -> None:
-        await self._client.aclose()
-
-    async def __aenter__(self) -> None:
-        pass
-
-    async def __aexit__(self, *problem: object) -> None:
-        await self.aclose()

@@ -52,8 +52,15 @@ def _outside_media(value: Any) -> Iterable[str]:
 
 def words(message: Mapping[str, Any]) -> str:
     """Everything that a message says, in one text: what is judged, and what a turn is recognised by."""
+    content = message.get("content") or ""
+    if len(message) <= 2 and "\\u" not in content:  # noqa: PLR2004  # a role and a content, as nearly all have
+        return content if message.keys() <= {"role", "content"} else _all_words(message, content)
+    return _all_words(message, content)
+
+
+def _all_words(message: Mapping[str, Any], content: str) -> str:
     calls = expect(message, "tool_calls", list, [])
-    said = [message.get("content") or "", message.get("refusal") or ""]
+    said = [content, message.get("refusal") or ""]
     for call in [*calls, message.get("function_call") or {}]:
         for part in (call.get("function"), call.get("custom"), call):
             if isinstance(part, dict):
@@ -63,7 +70,6 @@ def words(message: Mapping[str, Any]) -> str:
                 ]
     known = {"role", "content", "refusal", "tool_calls", "function_call", "tool_call_id", "annotations"}
     said += [readable(value) for key, value in message.items() if key not in known and value]
-    content = message.get("content") or ""
     if "\\u" in content:
         said.append(readable(content))
     return "\n".join(part for part in said if part)

@@ -11,6 +11,7 @@ import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from enum import Enum
+from functools import lru_cache
 from typing import Any, Final
 
 __all__ = [
@@ -94,7 +95,7 @@ _IDENTIFIER = re.compile(r"[\w.:/@+ ()=,-]{0,200}\Z", re.ASCII)
 _SPACES = 4
 """An identifier with more words than that is a sentence."""
 _BASE64 = re.compile(r"[A-Za-z0-9+/=_-]*\Z")
-_NUMBERS = (int, float, bool)
+_NUMBERS = frozenset({int, float, bool})
 _MANY_NUMBERS = 3
 
 
@@ -129,19 +130,21 @@ def walk(table: Table, value: Mapping[str, Any], known: frozenset[str] = frozens
 
 def _walk(table: Table, value: Any, place: Place, path: str, known: frozenset[str], found: list[Found]) -> None:
     for key, item in value.items():
-        if item is None or type(item) in _NUMBERS or item in ("", [], {}):
-            if key not in table and not _IDENTIFIER.match(key):
-                found.append(Found(None, place, value, key, f"{path}.{key}"))
-            continue
         entry = table.get(key)
-        if isinstance(entry, Field):
-            if not _passes(entry.kind, item, known):
-                fits = isinstance(item, str) or entry.kind in _STRUCTURED
-                field = entry if fits and entry.kind not in _CHECKED else None
+        if not item or item is True or type(item) in _NUMBERS:
+            if entry is None and not _IDENTIFIER.match(key):
+                found.append(Found(None, place, value, key, f"{path}.{key}"))
+        elif isinstance(entry, Field):
+            kind = entry.kind
+            if kind is Kind.TEXT and type(item) is str:
+                found.append(Found(entry, place, value, key, f"{path}.{key}"))
+            elif not _passes(kind, item, known):
+                fits = isinstance(item, str) or kind in _STRUCTURED
+                field = entry if fits and kind not in _CHECKED else None
                 found.append(Found(field, place, value, key, f"{path}.{key}"))
-        elif entry is not None and isinstance(item, dict):
+        elif entry is not None and type(item) is dict:
             _walk(entry, item, place, f"{path}.{key}", known, found)
-        elif entry is not None and "*" in entry and isinstance(item, list):
+        elif entry is not None and type(item) is list and "*" in entry:
             _elements(entry["*"], item, place, f"{path}.{key}", known, found)
         else:
             found.append(Found(None, place, value, key, f"{path}.{key}"))
@@ -177,6 +180,7 @@ def _passes(kind: Kind, item: Any, known: frozenset[str]) -> bool:
     return kind is Kind.NAME and item in known
 
 
+@lru_cache(maxsize=4096)
 def _is_identifier(string: str) -> bool:
     return _IDENTIFIER.match(string) is not None and string.count(" ") <= _SPACES
 

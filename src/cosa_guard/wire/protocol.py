@@ -33,9 +33,12 @@ ALL: Final[Place] = ()
 """Every text of a lane: the prefix of all places."""
 
 
+_encode = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
+
+
 def dumps(value: Any) -> bytes:
     """A JSON value as bytes, compact."""
-    return json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode("utf-8", "surrogatepass")
+    return _encode(value).encode("utf-8", "surrogatepass")
 
 
 def _no_constant(name: str) -> Any:
@@ -51,6 +54,9 @@ def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return read
 
 
+_decode = json.JSONDecoder(object_pairs_hook=_once, parse_constant=_no_constant).decode
+
+
 def loads(body: bytes | str) -> dict[str, Any]:
     """A request's or answer's JSON object.
 
@@ -58,7 +64,7 @@ def loads(body: bytes | str) -> dict[str, Any]:
         UsageError: it is no JSON object, or one that two readers could understand differently.
     """
     try:
-        value = json.loads(body, object_pairs_hook=_once, parse_constant=_no_constant)
+        value = _decode(body if isinstance(body, str) else body.decode())
     except RecursionError:
         raise UsageError("the body is nested too deeply") from None
     except ValueError as error:  # JSON and UTF-8 errors alike
