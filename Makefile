@@ -23,7 +23,8 @@ $(VENV)/.demo: pyproject.toml $(VENV)/pyvenv.cfg
 	@touch $@
 
 $(VENV)/.dev: $(VENV)/.demo
-	@echo "== installing the tools for tests and lint"
+	@echo "== installing the proxy, and the tools and clients for tests and lint"
+	@$(PIP) install --quiet --progress-bar on --editable '.[local,serve,otel]'
 	@$(PIP) install --quiet --progress-bar on $$($(BIN)/python -c 'import tomllib; print(" ".join(tomllib.load(open("pyproject.toml", "rb"))["dependency-groups"]["dev"]))')
 	@touch $@
 

@@ -162,7 +162,7 @@ def test_what_was_cut_off_early_is_not_vouched_for():
     with one.stream("Hi.") as stream:
         text = next(stream).text
 
-    assert one._policy.own.recall("", as_messages("Hi."), text) is None
+    assert one.policy.own.recall("", as_messages("Hi."), text) is None
 
 
 # --- refused turns ---

@@ -18,6 +18,7 @@ TABLES = {
     "llama-guard-3": (14, set()),
     "openai-moderation": (13, NO_MASS_HARM),
     "air-bench-2024-l2": (16, NO_MASS_HARM),
+    "shieldgemma": (4, {"financial_crime", "privacy", "drugs", "floor.minors", "floor.mass_harm"}),
 }
 """Number of categories, and those of our ids that the other taxonomy has no category for."""
 

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from cosa_guard.cli import chat, check, compare, config, doctor, judge, models
+from cosa_guard.cli import audit, chat, check, compare, config, doctor, judge, models, serve
 from cosa_guard.cli.options import say
 from cosa_sdk.errors import CosaError
 
@@ -44,6 +44,8 @@ app.command("check")(check.check)
 app.add_typer(config.app, name="config")
 app.add_typer(judge.app, name="judge")
 app.add_typer(models.app, name="models")
+app.add_typer(audit.app, name="audit")
+app.add_typer(serve.app, name="serve")
 app.command("doctor")(doctor.doctor)
 
 

@@ -61,7 +61,8 @@ JudgeOption = Annotated[
     typer.Option(
         "--judge",
         "-j",
-        help="Who decides, asked in order: rules, embedded, fast, model, or a plugin's name. Repeatable. "
+        help="Who decides, asked in order: rules, embedded, fast, model, a guard model such as llama-guard:BACKEND, "
+        "moderation:URL, or a plugin's name. Repeatable. "
         "Default: rules, and embedded where its extra is installed.",
     ),
 ]

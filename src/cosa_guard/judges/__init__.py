@@ -16,6 +16,18 @@ _registry: Registry[AnyJudge] = Registry(
         "embedded": "cosa_guard.judges.embedded:make",
         "fast": "cosa_guard.judges.embedded:make_fast",
         "model": "cosa_guard.judges.model:make",
+        "llama-guard": "cosa_guard.judges.guard_models:make_llama_guard",
+        "llama-guard-4": "cosa_guard.judges.guard_models:make_llama_guard_4",
+        "shieldgemma": "cosa_guard.judges.guard_models:make_shieldgemma",
+        "granite-guardian": "cosa_guard.judges.guard_models:make_granite_guardian",
+        "gpt-oss-safeguard": "cosa_guard.judges.guard_models:make_gpt_oss_safeguard",
+        "nemotron-safety": "cosa_guard.judges.guard_models:make_nemotron_safety",
+        "dynaguard": "cosa_guard.judges.guard_models:make_dynaguard",
+        "moderation": "cosa_guard.judges.moderation:make",
+        "cascade": "cosa_guard.judges.combine:make_cascade",
+        "all": "cosa_guard.judges.combine:make_all",
+        "any": "cosa_guard.judges.combine:make_any",
+        "majority": "cosa_guard.judges.combine:make_majority",
     },
 )
 make = _registry.make

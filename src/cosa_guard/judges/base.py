@@ -14,9 +14,10 @@ __all__ = ["AnyJudge", "AsyncJudge", "Judge", "blocks"]
 class Judge(Protocol):
     """A blocking judge. Many threads may call it.
 
-    Two more attributes are optional. `reach`: most characters of a conversation that it reads; a guard shows its model
-    no more. `windowed = True`: judging a stream unit by unit finds exactly what judging the whole finds, so the guard
-    need not judge the whole again at the end.
+    More attributes are optional. `reach`: most characters of a conversation that it reads; a guard shows its model no
+    more. `windowed = True`: judging a stream unit by unit finds exactly what judging the whole finds, so the guard need
+    not judge the whole again at the end. `timeout`: seconds for one case, else the guard's. `fingerprint(stage)`: text
+    that changes with whatever beside name and case decides its verdicts, such as thresholds, for the verdict cache.
     """
 
     name: str

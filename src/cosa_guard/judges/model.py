@@ -31,7 +31,7 @@ REACH = 6_000
 _SCHEMA = json.dumps(
     {
         "type": "object",
-        "properties": {"breaks": {"type": "boolean"}, "reason": {"type": "string", "maxLength": 200}},
+        "properties": {"breaks": {"type": "boolean"}, "reason": {"type": "string"}},
         "required": ["breaks", "reason"],
         "additionalProperties": False,
     }
@@ -68,15 +68,16 @@ class ModelJudge:
     Args:
         backend: the model. One that shows next-token probabilities is several times faster.
         method: `log-odds` or `json`; the better one that the backend has by default.
+        timeout: seconds for one case; the guard's own time-out otherwise.
 
     Raises:
-        UsageError: the backend can only be awaited, or lacks what the method needs.
+        UsageError: the backend can only be awaited, or lacks what the method needs, or the time-out is not positive.
     """
 
     inline = False
     reach = REACH
 
-    def __init__(self, backend: AnyBackend, *, method: str | None = None) -> None:
+    def __init__(self, backend: AnyBackend, *, method: str | None = None, timeout: float | None = None) -> None:
         if not blocks(backend):
             raise UsageError(f"backend {backend.name!r} can only be awaited; the model judge needs a blocking one")
         can_score = backend.capabilities.logprobs and isinstance(backend, Scorer)
@@ -85,14 +86,21 @@ class ModelJudge:
             raise UsageError(f"unknown method {method!r}; choices: log-odds, json")
         if method == "log-odds" and not can_score:
             raise UsageError(f"backend {backend.name!r} shows no next-token probabilities: use method='json'")
+        if timeout is not None and not timeout > 0:
+            raise UsageError(f"timeout={timeout!r}: give a positive number of seconds, or None for the guard's own")
+        self.timeout = timeout
         self._backend: Backend = backend
         self._scorer = backend if isinstance(backend, Scorer) and method == "log-odds" else None
-        self._model = backend.name.rpartition(":")[2]
+        self._model = backend.name.partition(":")[2]
         self.name = f"model/1:{self._model}"
 
     def calibration(self, stage: Stage) -> Calibration:
         """How far this model may be believed at that stage."""
         return calibration_for(self._model, stage)
+
+    def fingerprint(self, stage: Stage) -> str:
+        """What beside its name and the case decides its verdict: part of cache keys."""
+        return f"{'json' if self._scorer is None else 'log-odds'} {self.calibration(stage)!r}"
 
     def covers(self, config: SafetyConfig) -> frozenset[str]:
         """Everything: it reads the whole policy."""
@@ -160,7 +168,7 @@ def _recent(turns: tuple[Message, ...], used: int) -> tuple[Turn, ...]:
     return _as_turns(turns[kept:])
 
 
-def make(argument: str | None = None, *, backend: AnyBackend | None = None) -> ModelJudge:
+def make(argument: str | None = None, *, backend: AnyBackend | None = None, timeout: float | None = None) -> ModelJudge:
     """The judge for the names `model` (with `backend=`) and `model:<backend>`.
 
     Raises:
@@ -170,4 +178,4 @@ def make(argument: str | None = None, *, backend: AnyBackend | None = None) -> M
         from cosa_guard import backends  # noqa: PLC0415  # names of backends, needed only here
 
         backend = backends.make(argument or "local")
-    return ModelJudge(backend)
+    return ModelJudge(backend, timeout=timeout)

@@ -162,7 +162,7 @@ def strings(value, path=""):
             yield f"{path} key", f" {key} "
             yield from strings(item, f"{path}.{key}{index}")
     elif isinstance(value, list):
-        if len(value) > 3 and all(isinstance(one, int) for one in value):
+        if len(value) > 3 and all(type(one) is int for one in value):
             yield path, "".join(map(chr, value))
         for item in value:
             yield from strings(item, f"{path}[]")

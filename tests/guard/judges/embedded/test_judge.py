@@ -121,7 +121,7 @@ def test_the_command_that_accepts_nothing_builds_a_guard_on_risks():
     one = Guard(FORBID)
 
     assert () == one.unexamined
-    assert REACH >= one._widest
+    assert REACH >= one.widest
 
 
 # --- the same again

@@ -102,7 +102,7 @@ def test_a_full_disk_releases_nothing():
 
 def test_a_line_that_is_cut_short_is_an_error(tmp_path, monkeypatch):
     record = JsonlRecord(tmp_path / "audit.jsonl")
-    monkeypatch.setattr("cosa_guard.audit.os.write", lambda file, data: len(data) - 1)
+    monkeypatch.setattr("cosa_guard.audit.files.os.write", lambda file, data: len(data) - 1)
 
     with pytest.raises(AuditError, match="took only"):
         record(entry(config="d"))

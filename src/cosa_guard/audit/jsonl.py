@@ -1,4 +1,4 @@
-"""A record of every ruling, written before the text it is about is released."""
+"""The simple record: one file of JSON lines, without a chain."""
 
 from __future__ import annotations
 
@@ -10,21 +10,17 @@ from threading import Lock
 from types import TracebackType
 from typing import Self
 
+from cosa_guard.audit.files import open_to_append, write_once
 from cosa_guard.verdicts import Entry
-from cosa_sdk.errors import CosaError
 
-__all__ = ["AuditError", "JsonlRecord"]
-
-
-class AuditError(CosaError):
-    """A ruling could not be recorded, so nothing was released."""
+__all__ = ["JsonlRecord"]
 
 
 class JsonlRecord:
     """Appends one JSON line for each ruling: `Guard(…, record=JsonlRecord("audit.jsonl"))`.
 
     A line is handed to the operating system before the call returns: it survives `kill -9` of the process (not a power
-    cut). It holds decisions, never texts.
+    cut). It holds decisions, never texts. Nothing shows whether the file was changed later: see `AuditLog`.
 
     Raises:
         AuditError: the file cannot be opened or written; the guard then releases nothing.
@@ -33,10 +29,7 @@ class JsonlRecord:
     def __init__(self, path: str | Path) -> None:
         self._path = Path(path)
         self._lock = Lock()
-        try:
-            self._file = os.open(self._path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
-        except OSError as error:
-            raise AuditError(f"cannot open the audit record {str(path)!r}: {error.strerror}") from None
+        self._file = open_to_append(self._path)
 
     def __call__(self, entry: Entry) -> None:
         """Record one ruling."""
@@ -44,6 +37,8 @@ class JsonlRecord:
         line = json.dumps(
             {
                 "time": time.time(),
+                "request": entry.request,
+                "tenant": entry.tenant,
                 "config": entry.config,
                 "stage": ruling.stage,
                 "outcome": decision.outcome,
@@ -58,12 +53,7 @@ class JsonlRecord:
         )
         data = f"{line}\n".encode("utf-8", "backslashreplace")
         with self._lock:
-            try:
-                written = os.write(self._file, data)
-            except OSError as error:
-                raise AuditError(f"cannot write the audit record {str(self._path)!r}: {error.strerror}") from None
-        if written != len(data):
-            raise AuditError(f"the audit record {str(self._path)!r} took only {written} of {len(data)} bytes")
+            write_once(self._file, data, self._path)
 
     def close(self) -> None:
         """Close the file; recording fails from then on."""
