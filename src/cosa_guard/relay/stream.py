@@ -222,10 +222,10 @@ class _Stream:
 
     def _waits(self, lane: _Lane) -> bool:
         """The lane has no text out yet, and none that may go out."""
-        if not self._patient or lane.started or lane.complete:
+        if not self._patient or lane.started:
             return False
-        speaking = next((held for held in lane.held if held.spans), None)
-        return speaking is None or not speaking.ready()
+        speaking = next((held for held in lane.held if held.spans or held.wholes), None)
+        return not (lane.complete if speaking is None else speaking.ready())
 
     def _send(self, lane: _Lane, held: _Held) -> Flow[None]:
         piece, changed = held.piece, held.piece.raw is None

@@ -270,7 +270,7 @@ def _tools(body: Mapping[str, Any]) -> list[Any]:
     tools = expect(body, "tools", list, [])
     for place, tool in enumerate(tools):
         kind = tool.get("type") if isinstance(tool, dict) else tool
-        if kind not in _TOOLS:
+        if not isinstance(kind, str) or kind not in _TOOLS:
             raise UnsupportedField(
                 f"tools[{place}]",
                 f"tools[{place}] has the type {kind!r}; choices: {', '.join(sorted(_TOOLS))}. "
@@ -282,8 +282,9 @@ def _tools(body: Mapping[str, Any]) -> list[Any]:
 def _turn(item: Any, place: int) -> Turn:
     if not isinstance(item, dict):
         raise UsageError(f"messages[{place}] is {type(item).__name__}; give an object with role and content")
-    role = _ROLES.get(item.get("role"))  # type: ignore[arg-type]  # None is in no table
+    given = item.get("role")
+    role = _ROLES.get(given) if isinstance(given, str) else None
     if role is None:
-        raise UsageError(f"messages[{place}].role is {item.get('role')!r}; choices: {', '.join(_ROLES)}")
+        raise UsageError(f"messages[{place}].role is {str(given)[:80]!r}; choices: {', '.join(_ROLES)}")
     content, media = content_of(item.get("content"), f"messages[{place}]")
     return Turn(Message(role, words({**item, "content": content}), media), place)
