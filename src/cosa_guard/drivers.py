@@ -279,7 +279,8 @@ async def adrive(  # noqa: C901, PLR0912, PLR0915  # one arm a step
     finally:
         flow.close()
         try:
-            await _stop([task.future for task in begun if task.future])
+            if begun:
+                await _stop([task.future for task in begun if task.future])
         finally:
             if stream:
                 await stream.close()

@@ -155,6 +155,7 @@ class Guard:
             holdback=max(one.holdback(config) for one in judges),
             system=compile_config(config).text,
             own=recollection or Recollection(),
+            windowed=all(getattr(one, "windowed", False) for one in judges),
             tenant=tenant,
             adapters=tuple(adapters),
             recorded=record is not None,

@@ -24,7 +24,7 @@ from cosa_sdk.decide import Evidence, decide
 from cosa_sdk.errors import JudgeError
 from cosa_sdk.taxonomy import FLOOR
 
-__all__ = ["AHEAD", "Channel", "Mode", "Policy", "on_record", "screen"]
+__all__ = ["AHEAD", "Channel", "Mode", "Policy", "act_on", "on_record", "screen", "screen_whole"]
 
 Mode = Literal["hold", "whole", "trail"]
 
@@ -43,6 +43,8 @@ class Policy:
     system: str
     """The compiled config: the constant prefix of every prompt."""
     own: Recollection
+    windowed: bool = False
+    """Every judge finds in the units of a text all that it would find in the whole, and needs no context to."""
     tenant: str = ""
     adapters: tuple[Adapter, ...] = ()
     recorded: bool = False
@@ -150,12 +152,10 @@ class Channel:
         self._mode = mode
         self._report = report
         self._request = request
-        self._windowed = all(getattr(judge, "windowed", False) for judge in policy.judges)
-        """Every judge finds in the units all that it would find in the whole, and needs no context to."""
         self._window = Window(
             holdback=policy.holdback,
-            context=0 if self._windowed else CONTEXT,
-            cut=not (self._windowed and at_once),
+            context=0 if policy.windowed else CONTEXT,
+            cut=not (policy.windowed and at_once),
         )
         self._release = Release()
         self._pending: deque[tuple[Unit, Ticket[Ruling]]] = deque()
@@ -196,14 +196,12 @@ class Channel:
         """Wait for the oldest unit's ruling and act on it; False when the text must stop."""
         unit, ticket = self._pending.popleft()
         ruling = yield from Settle(ticket)
-        self._note(ruling)
         if not self._act_on(ruling, unit.start):
             self._report.late = self._report.late or self._release.position > self._passed
             return False
-        if unit.final and unit.start and not self._windowed:
+        if unit.final and unit.start and not self._policy.windowed:
             # Judges that read for meaning may see in the whole what no part shows.
             whole = yield from screen(self._policy, self._case(self._window.text, 0, final=True), self._request)
-            self._note(whole)
             if not self._act_on(whole, 0):
                 self._report.late = self._report.late or self._release.position > 0
                 return False
@@ -224,25 +222,61 @@ class Channel:
     def _case(self, text: str, start: int, final: bool) -> Case:  # named where it is not a variable
         return Case(config=self._policy.config, stage="output", text=text, turns=self._turns, start=start, final=final)
 
-    def _note(self, ruling: Ruling) -> None:
-        self._report.rulings.append(ruling)
-        if ruling.error:
-            self._report.error = ruling.error
-
     def _act_on(self, ruling: Ruling, start: int) -> bool:
         """Whether text may go on under this ruling, masks put on where that is what the config asks for."""
-        if self._policy.allows(ruling):
-            if ruling.outcome == "violates" and self._policy.config.enforcement.output == "warn":
-                self._report.act = "warn"
-            return True
-        if self._policy.config.enforcement.output != "redact" or self._mode == "trail":
-            return False
-        masked, spans = _maskable(ruling)
-        if not spans or not self._policy.allows(_without(ruling, masked, self._policy.config)):
-            return False
-        for low, high in spans:
+        spans = act_on(self._policy, ruling, self._report, masks=self._mode != "trail")
+        for low, high in spans or ():
             self._release.mask(start + low, start + high)
-        return True
+        return spans is not None
+
+
+def screen_whole(
+    policy: Policy, turns: tuple[Message, ...], report: Report, text: str, request: str = ""
+) -> Flow[str | None]:
+    """Judge a text that is there at once: what may go out of it, masks put on, or None when it must stop.
+
+    As `Channel` in the mode `whole`: the same units, then the whole; a flow of its own so that several may run at once.
+    """
+    window = Window(holdback=policy.holdback, context=0 if policy.windowed else CONTEXT, cut=not policy.windowed)
+    units = [*window.feed(text), *window.flush()]
+    if units[-1].start and not policy.windowed:
+        units.append(Unit(window.text, 0, window.length, final=True))
+    spans: list[Span] = []
+    for unit in units:
+        case = Case(
+            config=policy.config, stage="output", text=unit.text, turns=turns, start=unit.start, final=unit.final
+        )
+        ruling = yield from screen(policy, case, request)
+        found = act_on(policy, ruling, report)
+        if found is None:
+            return None
+        spans += [(unit.start + low, unit.start + high) for low, high in found]
+    if not spans:
+        return window.text
+    release = Release()
+    for low, high in spans:
+        release.mask(low, high)
+    text, masks = release.text(window.text, window.length)
+    report.redacted += masks
+    report.act = "redact"
+    return text
+
+
+def act_on(policy: Policy, ruling: Ruling, report: Report, *, masks: bool = True) -> list[Span] | None:
+    """Note a ruling and act on it: what to mask of its text, nothing where it passes; None when it must stop."""
+    report.rulings.append(ruling)
+    if ruling.error:
+        report.error = ruling.error
+    if policy.allows(ruling):
+        if ruling.outcome == "violates" and policy.config.enforcement.output == "warn":
+            report.act = "warn"
+        return []
+    if policy.config.enforcement.output != "redact" or not masks:
+        return None
+    masked, spans = _maskable(ruling)
+    if not spans or not policy.allows(_without(ruling, masked, policy.config)):
+        return None
+    return spans
 
 
 def _maskable(ruling: Ruling) -> tuple[frozenset[str], list[Span]]:

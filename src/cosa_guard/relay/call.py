@@ -13,6 +13,7 @@ from cosa_guard.recollection import Kind
 from cosa_guard.screening import Policy
 from cosa_guard.steps import Close, Emit, Flow, Open, Pull
 from cosa_guard.verdicts import Report
+from cosa_guard.wire.fields import readable
 from cosa_guard.wire.protocol import Asked, Codec, Turn, dumps
 from cosa_sdk.errors import WireError
 
@@ -166,6 +167,8 @@ def relay(call: Call) -> Flow[Report]:
 
 def _relay_error(call: Call, head: Head) -> Flow[None]:
     """An upstream's error, as the client expects it; its words are an upstream's, yet they may quote anything."""
+    from cosa_guard.relay.texts import lawful  # noqa: PLC0415  # it knows Call: a cycle at import time
+
     if head.status < _FAILED:
         raise WireError(f"the upstream redirected ({head.status}); give its final base URL, redirects are not followed")
     body = yield from pulled(LARGEST_ERROR, "error message")
@@ -174,18 +177,11 @@ def _relay_error(call: Call, head: Head) -> Flow[None]:
     if call.identity is not None and status in _SECRET:
         status, body = 502, b""  # the caller's key was right: the proxy's was not
     text = body.decode("utf-8", "replace")
-    lawful = bool(body) and (yield from _lawful(call, text))
-    if not lawful:
+    passes = bool(body) and (yield from lawful(call, readable(text), strict=False))
+    if not passes:
         error: Any = call.codec.error(status, "upstream_error", f"the upstream answered {head.status}")
         body = dumps(error)
     kept = tuple(pair for pair in head.headers if _passes(pair[0].lower()) and pair[0].lower() != "content-type")
-    kind = head.header("content-type") if lawful else "application/json"
+    kind = head.header("content-type") if passes else "application/json"
     yield from Emit(Head(status, (("content-type", kind or "application/json"), *kept, *call.headers)))
     yield from Emit(body)
-
-
-def _lawful(call: Call, text: str) -> Flow[bool]:
-    from cosa_guard.relay.texts import Texts  # noqa: PLC0415  # as above
-    from cosa_guard.wire.fields import readable  # noqa: PLC0415
-
-    return (yield from Texts(call, "whole", at_once=True).lawful(readable(text), strict=False))

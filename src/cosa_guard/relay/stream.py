@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any, cast
 
 from cosa_guard.relay.call import Call, Head
-from cosa_guard.relay.texts import UNKNOWN, Text, Texts, aligned, alternatives
+from cosa_guard.relay.texts import UNKNOWN, Text, Texts, aligned, alternatives, lawful
 from cosa_guard.steps import READY, Close, Emit, Flow, Pull
 from cosa_guard.wire.fields import Found, Kind
 from cosa_guard.wire.protocol import ALL, Piece
@@ -66,7 +66,7 @@ class _Stream:
         self._codec = call.codec
         self._writer = call.codec.writer(call.asked, call.request)
         self._decoder = SSEDecoder()
-        self._texts = Texts(call, call.policy.config.enforcement.stream, at_once=False)
+        self._texts = Texts(call)
         self._lanes: dict[int | None, _Lane] = {}
         self._order = 0
         self._last = False
@@ -265,7 +265,7 @@ class _Stream:
                 continue
             fits = aligned(found.value, texts)
             if fits and (others := alternatives(found.value)):
-                fits = yield from self._texts.lawful("\n".join(others))
+                fits = yield from lawful(self._call, "\n".join(others))
             if not fits:
                 found.holder[found.key] = None
                 changed = True

@@ -12,7 +12,7 @@ from cosa_guard.steps import Flow, Ticket
 from cosa_guard.verdicts import Case, Ruling
 from cosa_guard.wire.fields import Found, Kind, Place, readable
 
-__all__ = ["UNKNOWN", "Text", "Texts", "aligned", "alternatives"]
+__all__ = ["UNKNOWN", "Text", "Texts", "aligned", "alternatives", "lawful"]
 
 UNKNOWN = "?"
 """Label of everything in a lane that no table knows."""
@@ -67,16 +67,11 @@ class Text:
 
 
 class Texts:
-    """All texts of an answer, and the verdicts that are waited for.
+    """All texts of a streamed answer, and the verdicts that are waited for."""
 
-    Args:
-        at_once: each text comes in one piece.
-    """
-
-    def __init__(self, call: Call, mode: Mode, *, at_once: bool) -> None:
+    def __init__(self, call: Call) -> None:
         self._call = call
-        self._mode = mode
-        self._at_once = at_once
+        self._mode: Mode = call.policy.config.enforcement.stream
         self._texts: dict[Key, Text] = {}
         self._waiting: deque[Text] = deque()
 
@@ -115,7 +110,7 @@ class Texts:
                 self._mode if streamed else "whole",
                 call.report,
                 request=call.request,
-                at_once=self._at_once or not streamed,
+                at_once=not streamed,
             )
             text = self._texts[key] = Text(key, channel, whole=not streamed)
         return text
@@ -154,23 +149,23 @@ class Texts:
         self._waiting = deque(text for text in self._waiting if text.lane != lane)
         self._texts = {key: text for key, text in self._texts.items() if text.lane != lane}
 
-    def lawful(self, text: str, *, strict: bool = True) -> Flow[bool]:
-        """Whether a text beside the answer, such as tokens that were not chosen, may go out.
-
-        Args:
-            strict: as the model's own text; else only what is found stops it, not what nobody could settle.
-        """
-        call = self._call
-        case = Case(config=call.policy.config, stage="output", text=text, turns=call.conversation.turns)
-        ruling = yield from screen(call.policy, case, call.request)
-        if ruling.outcome == "violates" or ruling.decision.floor:
-            return False
-        return not strict or call.policy.allows(ruling)
-
     def _take_in(self, text: Text, piece: str | None) -> Flow[None]:
         before = text.channel.units
         yield from text.channel.take_in(piece)
         self._waiting.extend([text] * (text.channel.units - before))
+
+
+def lawful(call: Call, text: str, *, strict: bool = True) -> Flow[bool]:
+    """Whether a text beside the answer, such as tokens that were not chosen, may go out.
+
+    Args:
+        strict: as the model's own text; else only what is found stops it, not what nobody could settle.
+    """
+    case = Case(config=call.policy.config, stage="output", text=text, turns=call.conversation.turns)
+    ruling = yield from screen(call.policy, case, call.request)
+    if ruling.outcome == "violates" or ruling.decision.floor:
+        return False
+    return not strict or call.policy.allows(ruling)
 
 
 def _key(lane: int | None, found: Found) -> Key:

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import Any
 
 from cosa_guard.relay.call import LARGEST_REPLY, Call, Head, pulled
-from cosa_guard.relay.texts import Text, Texts, aligned, alternatives
-from cosa_guard.steps import Emit, Flow
-from cosa_guard.wire.fields import Found, Kind
+from cosa_guard.relay.texts import aligned, alternatives, lawful
+from cosa_guard.screening import screen_whole
+from cosa_guard.steps import Begin, Emit, Flow, Settle, Ticket
+from cosa_guard.wire.fields import LOGPROBS, Found, Kind, readable
 from cosa_guard.wire.protocol import Piece, dumps, loads
 from cosa_sdk.errors import UsageError, WireError
 
 __all__ = ["refuse", "relay_whole"]
 
+STREAMED = (Kind.TEXT, Kind.COPY)
+"""Kinds that may be released in part."""
 _JSON = "application/json"
 _EVENTS = "text/event-stream; charset=utf-8"
 
@@ -50,6 +55,17 @@ def relay_whole(call: Call, head: Head) -> Flow[bool]:
     return True
 
 
+@dataclass(slots=True, eq=False)
+class _Judged:
+    """A text of the reply under judgement."""
+
+    piece: Piece
+    found: list[Found]
+    """Where it stands; several unknown fields of a lane are judged together."""
+    given: str
+    ticket: Ticket[str | None] | None = None
+
+
 class _Reply:
     """One reply under judgement."""
 
@@ -57,28 +73,25 @@ class _Reply:
         self._call = call
         self._body = body
         self._pieces = call.codec.reply(body, call.asked.tools)
-        self._texts = Texts(call, "whole", at_once=True)
-        self._fields: list[tuple[Piece, Found, Text]] = []
         self._changed = False
         self.blocked: set[int | None] = set()
 
     def judge(self) -> Flow[None]:
         """Have every text judged, and put what may go out into the body."""
+        waiting = [judged for piece in self._pieces for judged in self._texts(piece)]
+        if len(waiting) == 1:
+            released = yield from self._screened(waiting[0])
+            self._settle(waiting[0], released)
+        else:
+            for judged in waiting:
+                judged.ticket = yield from Begin(self._screened(judged))
+            for judged in waiting:
+                if judged.ticket is not None:
+                    released = yield from Settle(judged.ticket)
+                    self._settle(judged, released)
         for piece in self._pieces:
             for found in piece.found:
-                yield from self._take(piece, found)
-        for _, _, text in self._fields:
-            yield from self._texts.end(text)
-        while self._texts.oldest:
-            stopped = yield from self._texts.settle()
-            if stopped is not None:
-                self._block(stopped.lane)
-        for piece, found, text in self._fields:
-            if piece.lane not in self.blocked and not text.whole:
-                self._put(piece, found, text)
-        for piece in self._pieces:
-            for found in piece.found:
-                if piece.lane not in self.blocked and found.field is not None and found.field.kind is Kind.LOGPROBS:
+                if found.field is LOGPROBS and piece.lane not in self.blocked:
                     yield from self._logprobs(piece, found)
 
     def written(self, raw: bytes) -> bytes:
@@ -92,55 +105,56 @@ class _Reply:
             call.remember(iter(call.codec.said(self._body, lane)), "refusal" if lane in self.blocked else "reply")
         return dumps(self._body) if self._changed else raw
 
-    def _take(self, piece: Piece, found: Found) -> Flow[None]:
-        kind = found.field.kind if found.field else None
-        if kind is Kind.LOGPROBS:
-            return
-        if kind is Kind.MEDIA:
-            if self._call.policy.config.enforcement.media != "allow":
-                self._call.report.error = f"the reply has a part no judge covers: {found.path}"
-                self._block(piece.lane)
-            return
-        text = self._texts.of_field(piece.lane, found)
-        if text.whole:
-            text.parts.append(found.value if kind else {found.key: found.value})
-        else:
-            yield from self._texts.feed(text, found.value)
-        self._fields.append((piece, found, text))
+    def _texts(self, piece: Piece) -> Iterator[_Judged]:
+        unknown: list[Found] = []
+        for found in piece.found:
+            kind = found.field.kind if found.field else None
+            if kind is None:
+                unknown.append(found)
+            elif kind is Kind.MEDIA:
+                if self._call.policy.config.enforcement.media != "allow":
+                    self._call.report.error = f"the reply has a part no judge covers: {found.path}"
+                    self._block(piece)
+            elif kind is not Kind.LOGPROBS:
+                value = found.value
+                yield _Judged(piece, [found], value if kind in STREAMED else readable(value))
+        if unknown:
+            yield _Judged(piece, unknown, readable({found.path: found.value for found in unknown}))
 
-    def _block(self, lane: int | None) -> None:
-        if lane is None:  # what belongs to no choice: taken out, the choices stand on their own
-            self._texts.drop(None)
-            for piece in self._pieces:
-                if piece.lane is None:
-                    for found in piece.found:
-                        found.holder[found.key] = None
-            self._fields = [entry for entry in self._fields if entry[0].lane is not None]
-            self._changed = True
-            return
-        self.blocked.add(lane)
-        self._texts.drop(lane)
+    def _screened(self, judged: _Judged) -> Flow[str | None]:
+        call = self._call
+        return screen_whole(call.policy, call.conversation.turns, call.report, judged.given, call.request)
 
-    def _put(self, piece: Piece, found: Found, text: Text) -> None:
-        released = "".join(text.out) if text.out else text.release(text.channel.releasable)
-        if released != found.value:
-            found.holder[found.key] = released
+    def _settle(self, judged: _Judged, released: str | None) -> None:
+        if judged.piece.lane in self.blocked:
+            return
+        field = judged.found[0].field
+        if released == judged.given:
+            self._call.report.released += len(released)
+        elif released is not None and field is not None and field.kind in STREAMED:
+            judged.found[0].holder[judged.found[0].key] = released
+            self._call.report.released += len(released)
             self._changed = True
-            for other in piece.found:
-                if other.field is not None and other.field.kind is Kind.LOGPROBS:
+            for other in judged.piece.found:
+                if other.field is LOGPROBS:
                     other.holder[other.key] = None
+        else:  # stopped, or masked where a mask would make it another value
+            self._block(judged.piece)
+
+    def _block(self, piece: Piece) -> None:
+        self.blocked.add(piece.lane)
+        if piece.lane is None:  # belongs to no choice: taken out, the choices stand on their own
+            for found in piece.found:
+                found.holder[found.key] = None
+            self._changed = True
 
     def _logprobs(self, piece: Piece, found: Found) -> Flow[None]:
         if found.value is None:
             return
-        texts = {
-            one.field.label: one.value
-            for one in piece.found
-            if one.field is not None and one.field.kind is Kind.TEXT and isinstance(one.value, str)
-        }
+        texts = {one.field.label: one.value for one in piece.found if one.field and one.field.kind is Kind.TEXT}
         fits = aligned(found.value, texts)
         if fits and (others := alternatives(found.value)):
-            fits = yield from self._texts.lawful("\n".join(others))
+            fits = yield from lawful(self._call, "\n".join(others))
         if not fits:
             found.holder[found.key] = None
             self._changed = True
