@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
-from dataclasses import replace
 from typing import Any, Protocol
 
 from cosa_guard.asking import Ports
@@ -143,7 +142,8 @@ class Exchange:
             self._reported()
 
     def _with(self, upstream: Any) -> Ports:
-        return replace(self._ports, backend=upstream)
+        ports = self._ports
+        return Ports(backend=upstream, pool=ports.pool, timeout=ports.timeout, record=ports.record)
 
     def _failure(self, error: CosaError, *, started: bool) -> Iterator[Head | bytes]:
         self.report.error = str(error)

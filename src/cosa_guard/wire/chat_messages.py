@@ -50,12 +50,16 @@ def _outside_media(value: Any) -> Iterable[str]:
     return (line for line in lines(value).split("\n") if " " in line) if value else ()
 
 
+_PLAIN = frozenset({"role", "content"})
+
+
 def words(message: Mapping[str, Any]) -> str:
     """Everything that a message says, in one text: what is judged, and what a turn is recognised by."""
-    content = message.get("content") or ""
-    if len(message) <= 2 and "\\u" not in content:  # noqa: PLR2004  # a role and a content, as nearly all have
-        return content if message.keys() <= {"role", "content"} else _all_words(message, content)
-    return _all_words(message, content)
+    content: str = message.get("content") or ""
+    for key, value in message.items():
+        if value and key not in _PLAIN:
+            return _all_words(message, content)
+    return content if "\\u" not in content else _all_words(message, content)
 
 
 def _all_words(message: Mapping[str, Any], content: str) -> str:

@@ -130,8 +130,7 @@ class ChatCompletions(Codec):
         tools = [expect(tool, "function", dict, None) or expect(tool, "custom", dict, {}) for tool in _tools(body)]
         tools += expect(body, "functions", list, [])
         schema = expect(body, "response_format", dict, {})
-        written = lines(tools, schema)
-        if proxy and written:
+        if proxy and (written := lines(tools, schema) if tools or schema else ""):
             turns.insert(0, Turn(Message("system", written), None))
         return Asked(
             body=body,
