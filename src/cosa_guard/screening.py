@@ -160,8 +160,6 @@ class Channel:
         self._release = Release()
         self._pending: deque[tuple[Unit, Ticket[Ruling]]] = deque()
         self._passed = 0
-        self.units = 0
-        """Units begun."""
         self.releasable = 0
         """Up to where text may go out."""
 
@@ -182,15 +180,24 @@ class Channel:
 
     def take_in(self, text: str | None) -> Flow[None]:
         """The next piece of the text, or None at its end: begins to judge the units that it completes."""
+        units = self.cut(text)
+        if units:
+            yield from self.begin(units)
+
+    def cut(self, text: str | None) -> list[Unit]:
+        """As `take_in`, without judging: the units that the piece completes, for `begin`. Most pieces complete none."""
         units = self._window.flush() if text is None else self._window.feed(text)
         if self._mode == "trail":
             self.releasable = self._window.length
+        return units
+
+    def begin(self, units: list[Unit]) -> Flow[None]:
+        """Begin to judge units."""
         for unit in units:
             ticket = yield from Begin(
                 screen(self._policy, self._case(unit.text, unit.start, unit.final), self._request)
             )
             self._pending.append((unit, ticket))
-        self.units += len(units)
 
     def settle(self) -> Flow[bool]:
         """Wait for the oldest unit's ruling and act on it; False when the text must stop."""

@@ -16,6 +16,8 @@ from cosa_guard.wire.sse import SSEDecoder
 __all__ = ["relay_stream"]
 
 _PULL = Pull()
+_COPIES = (Kind.COPY, Kind.WHOLE_COPY)
+_WHOLE = (Kind.WHOLE, Kind.WHOLE_COPY, Kind.NAME)
 
 
 @dataclass(slots=True, eq=False)
@@ -125,7 +127,9 @@ class _Stream:
     def _field(self, lane: _Lane, held: _Held, found: Found) -> Flow[None]:
         kind = found.field.kind if found.field else None
         piece, texts = held.piece, self._texts
-        if kind is Kind.LOGPROBS:
+        if kind is Kind.TEXT:
+            yield from self._text(held, found)
+        elif kind is Kind.LOGPROBS:
             held.logprobs.append(found)
         elif kind is Kind.MEDIA:
             if self._call.policy.config.enforcement.media != "allow":
@@ -139,21 +143,25 @@ class _Stream:
                 piece.raw = None
             else:
                 held.wholes.append(text)
-        elif kind in {Kind.COPY, Kind.WHOLE_COPY} and (known := texts.known(piece.lane, found)) is not None:
+        elif kind in _COPIES and (known := texts.known(piece.lane, found)) is not None:
             held.copies.append((known, found))
             if known.whole:
                 held.wholes.append(known)
-        elif kind in {Kind.WHOLE, Kind.WHOLE_COPY, Kind.NAME}:
+        elif kind in _WHOLE:
             text = texts.of_field(piece.lane, found)
             text.parts.append(found.value)
             held.wholes.append(text)
-        else:
-            text = texts.of_field(piece.lane, found)
-            if not text.fed:
-                for other in texts.of(piece.lane):
-                    yield from texts.flush(other)
-            yield from texts.feed(text, found.value)
-            held.spans.append((text, text.channel.length, found))
+        else:  # a copy of what never came in pieces
+            yield from self._text(held, found)
+
+    def _text(self, held: _Held, found: Found) -> Flow[None]:
+        texts, lane = self._texts, held.piece.lane
+        text = texts.of_field(lane, found)
+        if not text.fed:
+            for other in texts.of(lane):
+                yield from texts.flush(other)
+        yield from texts.feed(text, found.value)
+        held.spans.append((text, text.channel.length, found))
 
     def _end(self, lane: int | None) -> Flow[None]:
         """The upstream is done with a lane, or with everything."""

@@ -102,7 +102,7 @@ class Texts:
         key = _key(lane, found)
         text = self._texts.get(key)
         if text is None:
-            streamed = found.field is not None and found.field.kind in {Kind.TEXT, Kind.COPY}
+            streamed = found.field is not None and found.field.kind in (Kind.TEXT, Kind.COPY)
             call = self._call
             channel = Channel(
                 call.policy,
@@ -150,9 +150,10 @@ class Texts:
         self._texts = {key: text for key, text in self._texts.items() if text.lane != lane}
 
     def _take_in(self, text: Text, piece: str | None) -> Flow[None]:
-        before = text.channel.units
-        yield from text.channel.take_in(piece)
-        self._waiting.extend([text] * (text.channel.units - before))
+        units = text.channel.cut(piece)
+        if units:
+            yield from text.channel.begin(units)
+            self._waiting.extend([text] * len(units))
 
 
 def lawful(call: Call, text: str, *, strict: bool = True) -> Flow[bool]:

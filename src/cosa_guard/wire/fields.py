@@ -26,6 +26,7 @@ __all__ = [
     "Place",
     "Table",
     "copy_of",
+    "opened",
     "readable",
     "strings_in",
     "text",
@@ -121,52 +122,84 @@ def walk(table: Table, value: Mapping[str, Any], known: frozenset[str] = frozens
     """The fields of an answer that are more than metadata, in their order.
 
     Args:
+        table: a constant: it is prepared once and remembered.
         known: names of tools that the request declared.
     """
+    node = _nodes.get(id(table))
+    if node is None:
+        node = _nodes[id(table)] = _Node(table, "")
     found: list[Found] = []
-    _walk(table, value, (), "", known, found)
+    _walk(node, value, (), known, found)
     return found
 
 
-def _walk(table: Table, value: Any, place: Place, path: str, known: frozenset[str], found: list[Found]) -> None:
+class _Node:
+    """A table, prepared for walking."""
+
+    __slots__ = ("children", "each", "path", "table")
+
+    def __init__(self, table: Table, path: str) -> None:
+        self.table = table  # kept alive: it is remembered by its identity
+        self.path = path
+        self.each: Field | _Node | None = None
+        self.children: dict[str, Field | _Node] = {}
+        for key, entry in table.items():
+            below = f"{path}[]" if key == "*" else f"{path}.{key}"
+            prepared = entry if isinstance(entry, Field) else _Node(entry, below)
+            if key == "*":
+                self.each = prepared
+            else:
+                self.children[key] = prepared
+
+
+_nodes: dict[int, _Node] = {}
+
+
+def _walk(node: _Node, value: Any, place: Place, known: frozenset[str], found: list[Found]) -> None:
+    children = node.children
     for key, item in value.items():
-        entry = table.get(key)
+        entry = children.get(key)
         if not item or item is True or type(item) in _NUMBERS:
             if entry is None and not _IDENTIFIER.match(key):
-                found.append(Found(None, place, value, key, f"{path}.{key}"))
+                found.append(Found(None, place, value, key, f"{node.path}.{key}"))
         elif isinstance(entry, Field):
             kind = entry.kind
+            if kind is Kind.META and type(item) is str and _is_identifier(item):
+                continue
             if kind is Kind.TEXT and type(item) is str:
-                found.append(Found(entry, place, value, key, f"{path}.{key}"))
+                found.append(Found(entry, place, value, key, f"{node.path}.{key}"))
             elif not _passes(kind, item, known):
                 fits = isinstance(item, str) or kind in _STRUCTURED
                 field = entry if fits and kind not in _CHECKED else None
-                found.append(Found(field, place, value, key, f"{path}.{key}"))
+                found.append(Found(field, place, value, key, f"{node.path}.{key}"))
         elif entry is not None and type(item) is dict:
-            _walk(entry, item, place, f"{path}.{key}", known, found)
-        elif entry is not None and type(item) is list and "*" in entry:
-            _elements(entry["*"], item, place, f"{path}.{key}", known, found)
+            _walk(entry, item, place, known, found)
+        elif entry is not None and entry.each is not None and type(item) is list:
+            _elements(entry, entry.each, item, place, known, found)
         else:
-            found.append(Found(None, place, value, key, f"{path}.{key}"))
+            found.append(Found(None, place, value, key, f"{node.path}.{key}"))
 
 
 def _elements(
-    entry: Field | Table, items: list[Any], place: Place, path: str, known: frozenset[str], found: list[Found]
+    node: _Node, each: Field | _Node, items: list[Any], place: Place, known: frozenset[str], found: list[Found]
 ) -> None:
     for position, item in enumerate(items):
         index = item.get("index") if isinstance(item, dict) else None
         here = (*place, index if type(index) is int else position)
-        if isinstance(entry, Field):
-            if not _passes(entry.kind, item, known):
-                found.append(Found(entry if entry.kind not in _CHECKED else None, here, items, position, f"{path}[]"))
+        if isinstance(each, Field):
+            if not _passes(each.kind, item, known):
+                found.append(
+                    Found(each if each.kind not in _CHECKED else None, here, items, position, f"{node.path}[]")
+                )
         elif isinstance(item, dict):
-            _walk(entry, item, here, f"{path}[]", known, found)
+            _walk(each, item, here, known, found)
         elif item is not None and type(item) not in _NUMBERS:
-            found.append(Found(None, here, items, position, f"{path}[]"))
+            found.append(Found(None, here, items, position, f"{node.path}[]"))
 
 
-_STRUCTURED = frozenset({Kind.WHOLE, Kind.WHOLE_COPY, Kind.LOGPROBS, Kind.MEDIA})
-_CHECKED = frozenset({Kind.META, Kind.OPAQUE})
+# Tuples: an enumeration's members hash slowly.
+_STRUCTURED = (Kind.WHOLE, Kind.WHOLE_COPY, Kind.LOGPROBS, Kind.MEDIA)
+_CHECKED = (Kind.META, Kind.OPAQUE)
 
 
 def _passes(kind: Kind, item: Any, known: frozenset[str]) -> bool:
@@ -213,6 +246,14 @@ def readable(value: Any) -> str:
             return value
         return "\n".join([*strings_in(opened), *_raw(value, opened)])
     return "\n".join(strings_in(value))
+
+
+def opened(said: str) -> str:
+    """A text from outside, and once more as what it says where it is JSON with escapes in it, as tools answer."""
+    if "\\u" not in said:
+        return said
+    plain = readable(said)
+    return said if plain == said else f"{said}\n{plain}"
 
 
 def _raw(value: str, opened: Any) -> list[str]:

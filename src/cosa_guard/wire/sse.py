@@ -66,9 +66,20 @@ class SSEDecoder:
                 del buffer[:3]
         events: list[Event] = []
         start = 0
-        while found := _END.search(buffer, max(start, self._scanned)):
-            event = _parsed(bytes(buffer[start : found.end()]))
-            start = self._scanned = found.end()
+        plain = b"\r" not in buffer
+        while True:
+            low = max(start, self._scanned)
+            if plain:
+                end = buffer.find(b"\n\n", low) + 2
+                if end == 1:
+                    break
+            else:
+                found = _END.search(buffer, low)
+                if found is None:
+                    break
+                end = found.end()
+            event = _parsed(bytes(buffer[start:end]))
+            start = self._scanned = end
             if event is not None:
                 events.append(event)
         if start:
@@ -81,24 +92,30 @@ class SSEDecoder:
 
 def _parsed(raw: bytes) -> Event | None:
     """The event, or None where nothing would be dispatched."""
+    if raw.startswith(b"data: ") and raw.find(b"\n") == len(raw) - 2 and b"\r" not in raw:  # nearly all are
+        return Event(raw, "", _text(raw[6:-2]))
     name, data, plain = "", [], raw.endswith(b"\n\n")
     for line in _LINE.split(raw):
         if not line:
             continue
         field, _, value = line.partition(b":")
         value = value.removeprefix(b" ")
-        try:
-            if field == b"data":
-                data.append(value.decode())
-            elif field == b"event":
-                name = value.decode()
-            else:
-                plain = False
-        except UnicodeDecodeError:
-            raise WireError("the upstream sent an event that is not UTF-8") from None
+        if field == b"data":
+            data.append(_text(value))
+        elif field == b"event":
+            name = _text(value)
+        else:
+            plain = False
     if not data:
         return None
     if not _NAME.match(name):
         raise WireError("the upstream sent an event whose name is no identifier")
     text = "\n".join(data)
     return Event(raw if plain else encode(text, name), name, text)
+
+
+def _text(value: bytes) -> str:
+    try:
+        return value.decode()
+    except UnicodeDecodeError:
+        raise WireError("the upstream sent an event that is not UTF-8") from None

@@ -12,7 +12,7 @@ import os
 
 import pytest
 from tests.guard.build import terms_config
-from tests.guard.wire.scenes import CHAT, TOKENS, WORD, leaks, pieces, tokens
+from tests.guard.wire.scenes import ANTHROPIC, CHAT, RESPONSES, TOKENS, WORD, anthropic, block, chat, chunk, leaks, pieces, responses, tokens
 
 from cosa_guard import Guard
 from cosa_guard.exchange import Exchange, Head
@@ -20,7 +20,7 @@ from cosa_guard.wire import protocols
 
 ALL = os.environ.get("COSA_LEAKS") == "all"
 SIZES = range(1, 65)
-SCENES = {"/chat/completions": CHAT}
+SCENES = {"/chat/completions": CHAT, "/messages": ANTHROPIC, "/responses": RESPONSES}
 ASKED = {
     "/chat/completions": {
         "model": "m",
@@ -29,6 +29,24 @@ ASKED = {
         "messages": [{"role": "user", "content": "Hello."}],
         "tools": [{"type": "function", "function": {"name": "search"}}],
     },
+    "/messages": {
+        "model": "m",
+        "stream": True,
+        "max_tokens": 500,
+        "messages": [{"role": "user", "content": "Hello."}],
+        "tools": [{"name": "search", "input_schema": {"type": "object"}}],
+    },
+    "/responses": {
+        "model": "m",
+        "stream": True,
+        "input": "Hello.",
+        "tools": [{"type": "function", "name": "search", "parameters": {}, "strict": False}],
+    },
+}
+CLEAN = {
+    "/chat/completions": chat([chunk({"content": token}) for token in tokens()]),
+    "/messages": anthropic(block("text", "text", tokens())),
+    "/responses": responses(tokens()),
 }
 TWO = {"second choice", "two choices in one event"}
 EACH = [(path, name) for path, scenes in SCENES.items() for name in scenes]
@@ -118,13 +136,10 @@ def test_sync_and_async_let_the_same_out(path, name):
 
 @pytest.mark.parametrize("path", SCENES)
 def test_a_clean_stream_comes_through_as_it_was_sent(path):
-    from tests.guard.wire.scenes import chat, chunk
-
-    stream = chat([chunk({"content": token}) for token in tokens()])
     for size in (1, 5, 64, 100_000):
-        out, report = relayed("/chat/completions", stream, size)
+        out, report = relayed(path, CLEAN[path], size)
 
-        assert stream == out
+        assert CLEAN[path] == out
         assert ("pass", len("".join(tokens()))) == (report.act, report.released)
 
 
