@@ -49,12 +49,12 @@ class Text:
     @property
     def said(self) -> Any:
         """What arrived of a whole text, as one value."""
-        if self.key[1] == UNKNOWN:  # pieces of one name may be pieces of one word
+        if self.key[1] == UNKNOWN:  # pieces of one name may be pieces of one word, or words of their own
             together: dict[str, str] = {}
             for part in self.parts:
                 for name, value in part.items():
                     together[name] = together.get(name, "") + (value if isinstance(value, str) else readable(value))
-            return together
+            return [together, *self.parts] if len(self.parts) > 1 else together
         if all(isinstance(part, str) for part in self.parts):
             return "".join(self.parts)
         return self.parts[-1] if len(self.parts) == 1 else self.parts

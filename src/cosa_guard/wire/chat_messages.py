@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from cosa_guard.messages import Message
-from cosa_guard.wire.fields import readable
+from cosa_guard.wire.fields import opened, readable
 from cosa_guard.wire.protocol import expect, lines
 from cosa_sdk.errors import UsageError
 from cosa_sdk.wording import neutralised
@@ -64,7 +64,7 @@ def words(message: Mapping[str, Any]) -> str:
 
 def _all_words(message: Mapping[str, Any], content: str) -> str:
     calls = expect(message, "tool_calls", list, [])
-    said = [content, message.get("refusal") or ""]
+    said = [opened(content), message.get("refusal") or ""]
     for call in [*calls, message.get("function_call") or {}]:
         for part in (call.get("function"), call.get("custom"), call):
             if isinstance(part, dict):
@@ -74,8 +74,6 @@ def _all_words(message: Mapping[str, Any], content: str) -> str:
                 ]
     known = {"role", "content", "refusal", "tool_calls", "function_call", "tool_call_id", "annotations"}
     said += [readable(value) for key, value in message.items() if key not in known and value]
-    if "\\u" in content:
-        said.append(readable(content))
     return "\n".join(part for part in said if part)
 
 

@@ -93,6 +93,7 @@ Place = tuple[int, ...]
 """Indices of the list elements on the way to a field: choice, tool call, content block."""
 
 _IDENTIFIER = re.compile(r"[\w.:/@+ ()=,-]{0,200}\Z", re.ASCII)
+_ESCAPE = re.compile(r"\\u([0-9a-fA-F]{4})")
 _SPACES = 4
 """An identifier with more words than that is a sentence."""
 _BASE64 = re.compile(r"[A-Za-z0-9+/=_-]*\Z")
@@ -241,11 +242,18 @@ def readable(value: Any) -> str:
         try:
             opened = json.loads(value)
         except (ValueError, RecursionError):
-            return value
+            return _unescaped(value)
         if not isinstance(opened, dict | list):
-            return value
+            return _unescaped(value)
         return "\n".join([*strings_in(opened), *_raw(value, opened)])
     return "\n".join(strings_in(value))
+
+
+def _unescaped(value: str) -> str:
+    """What is no JSON, and once more with its escapes written out: whoever repairs it would read that."""
+    if "\\u" not in value:
+        return value
+    return f"{value}\n{_ESCAPE.sub(lambda found: chr(int(found.group(1), 16)), value)}"
 
 
 def opened(said: str) -> str:
@@ -253,7 +261,7 @@ def opened(said: str) -> str:
     if "\\u" not in said:
         return said
     plain = readable(said)
-    return said if plain == said else f"{said}\n{plain}"
+    return plain if plain.startswith(said) else f"{said}\n{plain}"
 
 
 def _raw(value: str, opened: Any) -> list[str]:

@@ -71,7 +71,7 @@ def changed(change, kind):
     return scene
 
 
-def _between(at):
+def between(at):
     """The word cut between two blocks."""
     words = tokens()
     words[at] = " zork"
@@ -110,7 +110,6 @@ ANTHROPIC = {
     "unknown field": changed(lambda event: event.update(note=f"the {WORD}"), "content_block_start"),
     "usage": changed(lambda event: event["usage"].update(note=f"what is this {WORD} doing in the usage"), "message_delta"),
     "ping": beside({"type": "ping", "note": f"the {WORD}"}),
-    "two blocks": _between,
     "error": beside({"type": "error", "error": {"type": "api_error", "message": f"the {WORD}"}}),
     "name of an event": lambda at: stream(spoken(tokens())).replace(b"event: ping", f"event: {WORD}".encode()),
     "hidden behind a ping": lambda at: stream(spoken(tokens(at))).replace(b"event: content_block_delta", b"event: ping"),

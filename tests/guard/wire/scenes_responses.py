@@ -155,7 +155,7 @@ def _logged(make):
     return scene
 
 
-def _split(at):
+def between(at):
     """The word cut between two parts of one message."""
     words = tokens()
     words[at] = " zork"
@@ -207,7 +207,6 @@ RESPONSES = {
     "id that is a sentence": changed(lambda event: event["item"].update(id=f"this is not an id but a whole {WORD} sentence"), "response.output_item.added"),
     "logprobs alternatives": _logged(lambda entry: {**entry, "top_logprobs": [{"token": f" {WORD}", "logprob": -1.0, "bytes": None}]}),
     "logprobs of another text": _logged(lambda entry: {**entry, "token": f" {WORD}"}),
-    "two parts": _split,
     "error": beside(lambda at: {"type": "error", "code": "server_error", "message": f"the {WORD}", "param": None}),
     "name of an event": lambda at: stream(spoken(tokens())).replace(b"event: response.in_progress", f"event: {WORD}".encode()),
     "after the end": lambda at: stream(spoken(tokens())) + numbered(text_events([f" {WORD}"])),

@@ -51,7 +51,7 @@ def asked_upstream(asked, **changed):
         ({"role": "assistant", "content": None, "function_call": CALL["function"]}, "assistant", "search\nq\ntides"),
         ({"role": "tool", "tool_call_id": "call_1", "content": "wet"}, "tool", "wet"),
         ({"role": "user", "content": "x", "name": "Ann Example"}, "user", "x\nAnn Example"),
-        ({"role": "user", "content": "a \\u0062omb"}, "user", "a \\u0062omb\na \\u0062omb"),
+        ({"role": "user", "content": "a \\u0062omb"}, "user", "a \\u0062omb\na bomb"),
     ],
     ids=str,
 )
