@@ -63,7 +63,7 @@ class GuardTransport:
         pieces: Any = exchange.stream(_Upstream(self._inner, request))
         head: Head = next(pieces)
         if head.header("content-type").startswith(_EVENTS):
-            return response(family, head.status, [*head.headers], _Rest(pieces))
+            return response(family, head.status, [*head.headers], pieces)
         return response(family, head.status, [*head.headers], b"".join(pieces))
 
     async def handle_async_request(self, request: Any) -> Any:
@@ -155,17 +155,6 @@ class _Refusal:
         field = error.field if isinstance(error, UnsupportedField) else None
         headers = [("content-type", "application/json"), ("x-should-retry", "false")]
         return response(family, _REFUSED, headers, dumps(self._codec.error(_REFUSED, code, str(error), field)))
-
-
-class _Rest:
-    """What is left of an answer; closing it closes the upstream."""
-
-    def __init__(self, pieces: Any) -> None:
-        self._pieces = pieces
-        self.close = pieces.close
-
-    def __iter__(self) -> Iterator[bytes]:
-        return self._pieces  # type: ignore[no-any-return]  # an iterator of bytes once the head is out
 
 
 class _Upstream:

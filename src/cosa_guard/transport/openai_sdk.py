@@ -31,4 +31,12 @@ def http_client(client: Any) -> Any:
 
 def with_http_client(client: Any, outer: Any) -> Any:
     """The same client over another HTTP client."""
-    return client.with_options(http_client=outer, websocket_base_url=_NoWebSocket("wss://guarded.invalid"))
+    return _without_websockets(client.with_options(http_client=outer))
+
+
+def _without_websockets(client: Any) -> Any:
+    """The client, and whatever is copied from it: `data_residency=` would give a copy another WebSocket address."""
+    copy = client.copy
+    client.websocket_base_url = _NoWebSocket("wss://guarded.invalid")
+    client.copy = client.with_options = lambda **options: _without_websockets(copy(**options))
+    return client

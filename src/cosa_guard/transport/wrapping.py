@@ -7,7 +7,7 @@ from typing import Any, TypeVar
 
 from cosa_guard.exchange import Guarded
 from cosa_guard.transport import anthropic_sdk, openai_sdk
-from cosa_guard.transport.families import family_of, senders
+from cosa_guard.transport.families import AUTH, family_of, senders
 from cosa_guard.transport.guarded import GuardTransport
 from cosa_guard.verdicts import Report
 from cosa_sdk.errors import UsageError
@@ -60,7 +60,7 @@ class _Sender:
         self._client = client
 
     def handle_request(self, request: Any) -> Any:
-        return self._client.send(request, stream=True, follow_redirects=False)
+        return self._client.send(request, stream=True, follow_redirects=False, **_auth(request))
 
 
 class _AsyncSender:
@@ -70,4 +70,8 @@ class _AsyncSender:
         self._client = client
 
     async def handle_async_request(self, request: Any) -> Any:
-        return await self._client.send(request, stream=True, follow_redirects=False)
+        return await self._client.send(request, stream=True, follow_redirects=False, **_auth(request))
+
+
+def _auth(request: Any) -> dict[str, Any]:
+    return {"auth": request.extensions.pop(AUTH)} if AUTH in request.extensions else {}

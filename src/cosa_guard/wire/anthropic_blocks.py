@@ -40,6 +40,7 @@ _STRINGS: Mapping[str, tuple[str, ...]] = {
     "thinking": ("thinking",),
 }
 """What a block must have."""
+_THOUGHTS = ("thinking", "redacted_thinking")
 _SOURCES = ("base64", "url", "text", "content")
 
 
@@ -67,7 +68,7 @@ def turn_of(item: Any, place: int) -> Turn:
         raise UsageError(f"{where}.role is {given!r}; choices: {', '.join(_ROLES)}")
     content, role = item.get("content"), _ROLES[given]
     said, media = _content(content, f"{where}.content", given)
-    if role == "user" and content and all(block["type"] == "tool_result" for block in _blocks(content)):
+    if role == "user" and {block["type"] for block in _blocks(content)} == {"tool_result"}:
         role = "tool"
     return Turn(Message(role, said, media), place)
 
@@ -116,7 +117,7 @@ def words(content: Any) -> str:
 def variants(content: Any) -> Iterable[tuple[Message, ...]]:
     """The turn as a caller may send it back: as it was given, without its thinking, or its text alone."""
     blocks = _blocks(content)
-    bare = [block for block in blocks if block.get("type") not in {"thinking", "redacted_thinking"}]
+    bare = [block for block in blocks if block.get("type") not in _THOUGHTS]
     texts = [str(block.get("text") or "") for block in bare if block.get("type") == "text"]
     given = (words(blocks), words(bare), words("".join(texts)))
     yield from ((Message("assistant", said),) for said in dict.fromkeys(given) if said)

@@ -336,7 +336,7 @@ def _check(body: Mapping[str, Any]) -> None:
 def _tools(body: Mapping[str, Any]) -> list[dict[str, Any]]:
     tools: list[dict[str, Any]] = expect(body, "tools", list, [])
     for place, tool in enumerate(tools):
-        kind = tool.get("type") if isinstance(tool, dict) else tool
+        kind = tool.get("type") if isinstance(tool, dict) else None
         if kind not in _TOOLS:
             raise UnsupportedField(
                 f"tools[{place}]",

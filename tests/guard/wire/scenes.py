@@ -6,6 +6,7 @@ other means than the code under test: every string of every event, put together 
 
 from __future__ import annotations
 
+import contextlib
 import json
 
 WORD = "zorkblat"
@@ -390,10 +391,8 @@ def readable(stream):
             key = f"{kind}{path}" if spoken or not path.endswith("key") else path
             texts[key] = texts.get(key, "") + text
             if spoken:
-                try:
+                with contextlib.suppress(ValueError):
                     texts[f"{key} as JSON"] = " ".join(text for _, text in strings(json.loads(texts[key])))
-                except ValueError:
-                    pass
     return texts
 
 

@@ -12,7 +12,21 @@ import os
 
 import pytest
 from tests.guard.build import terms_config
-from tests.guard.wire.scenes import ANTHROPIC, CHAT, RESPONSES, TOKENS, WORD, anthropic, block, chat, chunk, leaks, pieces, responses, tokens
+from tests.guard.wire.scenes import (
+    ANTHROPIC,
+    CHAT,
+    RESPONSES,
+    TOKENS,
+    WORD,
+    anthropic,
+    block,
+    chat,
+    chunk,
+    leaks,
+    pieces,
+    responses,
+    tokens,
+)
 
 from cosa_guard import Guard
 from cosa_guard.exchange import Exchange, Head

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 
 import pytest
@@ -188,10 +189,8 @@ def test_no_reply_breaks_the_reader(body):
 
 @given(st.text(max_size=200))
 def test_no_text_breaks_the_json_reader(text):
-    try:
+    with contextlib.suppress(UsageError):
         assert isinstance(loads(text), dict)
-    except UsageError:
-        pass
 
 
 @pytest.mark.parametrize("text", ['{"a": 1, "a": 2}', '{"a": NaN}', "[" * 100_000, '{"a":' * 100_000, "[1]", "", '"x"', b"\xff"])

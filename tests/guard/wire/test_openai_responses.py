@@ -69,7 +69,7 @@ def asked_upstream(asked, identity=None, dropped=(), **changed):
         ({"type": "custom_tool_call", "call_id": "c", "name": "shell", "input": "ls"}, "assistant", "shell\nls"),
         (RESULT, "tool", "wet"),
         ({**RESULT, "output": [{"type": "input_text", "text": "very wet"}]}, "tool", "very wet"),
-        ({**RESULT, "output": '{"a": "\\u0062lue"}'}, "tool", '{"a": "\\u0062lue"}\na\nblue'),
+        ({**RESULT, "output": '{"a": "\\u0062lue"}'}, "tool", '{"a": "\\u0062lue"}\na\nblue\n{"a": "\\u0062lue"}'),
         ({"type": "custom_tool_call_output", "call_id": "c", "output": "dry"}, "tool", "dry"),
         ({"type": "reasoning", "id": "rs_1", "summary": [{"type": "summary_text", "text": "Hm."}], "content": [{"type": "reasoning_text", "text": "So."}]}, "assistant", "Hm.\nSo."),
     ],
@@ -549,9 +549,9 @@ def refused(**options):
     return {
         "before it began": (None, {"input": f"A {WORD}?"}),
         "at its start": (scenes.stream(scenes.spoken([f"A {WORD}."])), {}),
-        "in a text": (scenes.stream(scenes.spoken(["This is a clean sentence. ", f"A {WORD}."])), {}),
+        "in a text": (scenes.stream(scenes.spoken(["This is a clean sentence. ", "Here is another one. ", f"A {WORD}."])), {}),
         "after reasoning": (scenes.stream(scenes.thought(["This is a clean thought. "]), (lambda item: (item[0], [{**event, "output_index": 1} for event in item[1]]))(scenes.spoken([f"A {WORD}."]))), {}),
-        "in reasoning": (scenes.stream(scenes.thought(["This is a clean thought. ", f"A {WORD}."], "content")), {}),
+        "in reasoning": (scenes.stream(scenes.thought(["This is a clean thought. ", "Here is another one. ", f"A {WORD}."], "content")), {}),
         "in a call": (scenes.stream(scenes.called(json.dumps({"q": WORD}))), {}),
     }
 
@@ -604,14 +604,14 @@ def test_parse_gives_a_refusal_and_no_parsed_output():
 
 def test_stream_raises_for_the_final_response_of_a_refusal():
     """The SDK knows no other end than `response.completed`, for a real content filter too: read the events."""
-    sdk, _ = client(scenes.stream(scenes.spoken(["This is a clean sentence. ", f"A {WORD}."])))
+    sdk, _ = client(scenes.stream(scenes.spoken(["This is a clean sentence. ", "Here is another one. ", f"A {WORD}."])))
     with sdk.responses.stream(model="m", input="Hello.") as events, pytest.raises(RuntimeError, match=r"response\.completed"):
         events.get_final_response()
 
 
 def test_stream_of_a_schema_raises_where_half_a_text_was_released():
     """As it does when the token limit cuts a text: the SDK parses every text that is done."""
-    sdk, _ = client(scenes.stream(scenes.spoken(['{"a": "This is a clean sentence. ', f'A {WORD}."}}'])))
+    sdk, _ = client(scenes.stream(scenes.spoken(['{"a": "This is a clean sentence. ', "Here is another one. ", f'A {WORD}."}}'])))
     with sdk.responses.stream(model="m", input="Hello.", text_format=Answer) as events, pytest.raises(ValidationError):
         events.until_done()
 

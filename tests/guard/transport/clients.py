@@ -1,0 +1,306 @@
+"""The SDKs' own clients in front of a scriptable upstream, one face for all: a protocol, sync or awaited.
+
+A scenario is a coroutine that awaits what an SDK gives (`settled`), so that it is written once; `both` runs it with
+blocking and with awaiting clients, and asserts that no task and no thread is left behind.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import inspect
+import json
+import threading
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from importlib.util import find_spec
+from typing import Any
+
+import pytest
+from tests.guard.backends.upstream import Upstream, gives, sends
+from tests.guard.build import terms_config
+
+from cosa_guard import Guard
+
+WORD = "zorkblat"
+REFUSAL = "This assistant can't help with that."
+USAGE = {"prompt_tokens": 3, "completion_tokens": 4, "total_tokens": 7}
+
+
+def made(config=None, **options):
+    return Guard(config or terms_config(WORD), **{"judge": "rules", "accept_unexamined": True, **options})
+
+
+def major(package):
+    """The major version that is installed; 0 where none is."""
+    if find_spec(package) is None:
+        return 0
+    from importlib.metadata import version
+
+    return int(version(package).split(".")[0])
+
+
+def needs(*packages):
+    missing = [package for package in packages if find_spec(package) is None]
+    return pytest.mark.skipif(bool(missing), reason=f"not installed: {', '.join(missing)}")
+
+
+async def settled(value):
+    """What a blocking or an awaited call gave."""
+    return await value if inspect.isawaitable(value) else value
+
+
+async def every(stream):
+    """Everything in an iterator of either kind."""
+    if hasattr(stream, "__aiter__"):
+        return [item async for item in stream]
+    return [*stream]
+
+
+async def first(stream):
+    """The next item of an iterator of either kind."""
+    return await anext(stream) if hasattr(stream, "__anext__") else next(stream)
+
+
+@asynccontextmanager
+async def entered(manager):
+    """A context manager of either kind."""
+    if hasattr(manager, "__aenter__"):
+        async with manager as inside:
+            yield inside
+    else:
+        with manager as inside:
+            yield inside
+
+
+async def closed(client):
+    await settled((client.aclose if hasattr(client, "aclose") else client.close)())
+
+
+def both(scenario):
+    """Runs a coroutine with `awaited=False` and `awaited=True`; nothing of it may be left behind."""
+
+    @functools.wraps(scenario)
+    def test(*args, **given):
+        threads = {*threading.enumerate()}
+
+        async def run():
+            await scenario(*args, **given)
+            for _ in range(100):  # the loop closes generators that an SDK dropped
+                await asyncio.sleep(0)
+            assert {asyncio.current_task()} == asyncio.all_tasks()
+
+        asyncio.run(run())
+        left = {thread for thread in threading.enumerate() if thread.name != "cosa-judge"} - threads
+        assert not left
+
+    return pytest.mark.parametrize("awaited", [False, True], ids=["sync", "async"])(test)
+
+
+# --- answers of an upstream ---
+
+
+def sse(body, name=""):
+    data = body if isinstance(body, str) else json.dumps(body)
+    return (f"event: {name}\n" if name else "") + f"data: {data}\n\n"
+
+
+def named(events):
+    return [sse(event, event["type"]) for event in events]
+
+
+def words(text):
+    """Pieces as a model would write them: a word each."""
+    return [f" {word}" if at else word for at, word in enumerate(text.split(" "))]
+
+
+@dataclass
+class Said:
+    """What a client made of an answer."""
+
+    text: str
+    finish: str | None
+    raw: Any = None
+
+
+class Chat:
+    """Chat completions."""
+
+    name, sdk, path = "chat", "openai", "/chat/completions"
+    refused = "content_filter"
+
+    def client(self, awaited, url, **options):
+        import openai
+
+        kind = openai.AsyncOpenAI if awaited else openai.OpenAI
+        return kind(api_key="sk-mine", base_url=url, **{"max_retries": 0, **options})
+
+    @staticmethod
+    def messages(text):
+        return [{"role": "user", "content": text}]
+
+    def call(self, client, text="Hi.", **fields):
+        return client.chat.completions.create(**{"model": "m", "messages": self.messages(text), **fields})
+
+    async def whole(self, client, text="Hi.", **fields):
+        raw = await settled(self.call(client, text, **fields))
+        return Said(raw.choices[0].message.content, raw.choices[0].finish_reason, raw)
+
+    async def streamed(self, client, text="Hi.", **fields):
+        chunks = await every(await settled(self.call(client, text, stream=True, **fields)))
+        return self.gathered(chunks)
+
+    @staticmethod
+    def gathered(chunks):
+        choices = [choice for chunk in chunks for choice in chunk.choices]
+        finish = next((choice.finish_reason for choice in choices if choice.finish_reason), None)
+        return Said("".join(choice.delta.content or "" for choice in choices), finish, chunks)
+
+    @staticmethod
+    def body(*texts, **message):
+        choices = [
+            {"index": at, "finish_reason": "tool_calls" if "tool_calls" in message else "stop", "logprobs": None,
+             "message": {"role": "assistant", "content": text, **message}}
+            for at, text in enumerate(texts)
+        ]
+        return {"id": "chatcmpl-1", "object": "chat.completion", "created": 1, "model": "m", "choices": choices, "usage": USAGE}
+
+    @staticmethod
+    def chunk(delta=None, finish=None, index=0):
+        choice = {"index": index, "delta": delta or {}, "finish_reason": finish, "logprobs": None}
+        return {"id": "chatcmpl-1", "object": "chat.completion.chunk", "created": 1, "model": "m", "choices": [choice]}
+
+    def events(self, text):
+        deltas = [{"role": "assistant", "content": ""}, *({"content": piece} for piece in words(text))]
+        return [*(sse(self.chunk(delta)) for delta in deltas), sse(self.chunk(finish="stop")), sse("[DONE]")]
+
+
+class Responses(Chat):
+    """Responses."""
+
+    name, path = "responses", "/responses"
+    refused = "content_filter"
+
+    def call(self, client, text="Hi.", **fields):
+        return client.responses.create(**{"model": "m", "input": text, **fields})
+
+    async def whole(self, client, text="Hi.", **fields):
+        raw = await settled(self.call(client, text, **fields))
+        return self.read(raw)
+
+    @staticmethod
+    def read(raw):
+        why = raw.incomplete_details.reason if raw.incomplete_details else raw.status
+        return Said(raw.output_text, why, raw)
+
+    async def streamed(self, client, text="Hi.", **fields):
+        events = await every(await settled(self.call(client, text, stream=True, **fields)))
+        said = "".join(event.delta for event in events if event.type == "response.output_text.delta")
+        last = self.read(events[-1].response)
+        assert said == last.text
+        return Said(said, last.finish, events)
+
+    @staticmethod
+    def message(text, status="completed"):
+        part = {"type": "output_text", "text": text, "annotations": [], "logprobs": []}
+        return {"type": "message", "id": "msg_1", "status": status, "role": "assistant", "content": [part]}
+
+    def body(self, *texts, output=None, status="completed"):
+        usage = {"input_tokens": 3, "output_tokens": 4, "total_tokens": 7,
+                 "input_tokens_details": {"cached_tokens": 0}, "output_tokens_details": {"reasoning_tokens": 0}}
+        return {"id": "resp_1", "object": "response", "created_at": 1, "status": status, "model": "m", "error": None,
+                "incomplete_details": None, "instructions": None, "metadata": {}, "parallel_tool_calls": True,
+                "temperature": 1.0, "tool_choice": "auto", "tools": [], "top_p": 1.0, "usage": usage,
+                "output": [self.message(text) for text in texts] if output is None else output}
+
+    def events(self, text):
+        at = {"item_id": "msg_1", "output_index": 0, "content_index": 0}
+        part = {"type": "output_text", "text": "", "annotations": [], "logprobs": []}
+        empty = {**self.message("", "in_progress"), "content": []}
+        begun = self.body(output=[], status="in_progress") | {"usage": None}
+        events = [
+            {"type": "response.created", "response": begun},
+            {"type": "response.in_progress", "response": begun},
+            {"type": "response.output_item.added", "output_index": 0, "item": empty},
+            {"type": "response.content_part.added", **at, "part": part},
+            *({"type": "response.output_text.delta", **at, "delta": piece, "logprobs": []} for piece in words(text)),
+            {"type": "response.output_text.done", **at, "text": text, "logprobs": []},
+            {"type": "response.content_part.done", **at, "part": {**part, "text": text}},
+            {"type": "response.output_item.done", "output_index": 0, "item": self.message(text)},
+            {"type": "response.completed", "response": self.body(text)},
+        ]
+        return named([{**event, "sequence_number": at} for at, event in enumerate(events)])
+
+
+class Messages(Chat):
+    """Anthropic's messages."""
+
+    name, sdk, path = "messages", "anthropic", "/messages"
+    refused = "refusal"
+
+    def client(self, awaited, url, **options):
+        import anthropic
+
+        kind = anthropic.AsyncAnthropic if awaited else anthropic.Anthropic
+        return kind(api_key="sk-mine", base_url=url.removesuffix("/v1"), **{"max_retries": 0, **options})
+
+    def call(self, client, text="Hi.", **fields):
+        return client.messages.create(**{"model": "m", "max_tokens": 50, "messages": self.messages(text), **fields})
+
+    async def whole(self, client, text="Hi.", **fields):
+        raw = await settled(self.call(client, text, **fields))
+        return Said("".join(block.text for block in raw.content if block.type == "text"), raw.stop_reason, raw)
+
+    async def streamed(self, client, text="Hi.", **fields):
+        events = await every(await settled(self.call(client, text, stream=True, **fields)))
+        deltas = [event.delta for event in events if event.type == "content_block_delta"]
+        finish = next((event.delta.stop_reason for event in events if event.type == "message_delta"), None)
+        return Said("".join(delta.text for delta in deltas if delta.type == "text_delta"), finish, events)
+
+    @staticmethod
+    def body(*texts, content=None, stop_reason="end_turn"):
+        blocks = [{"type": "text", "text": text} for text in texts]
+        return {"id": "msg_1", "type": "message", "role": "assistant", "model": "m", "stop_reason": stop_reason,
+                "stop_sequence": None, "usage": {"input_tokens": 3, "output_tokens": 4},
+                "content": blocks if content is None else content}
+
+    def events(self, text):
+        start = self.body(content=[], stop_reason=None)
+        return named([
+            {"type": "message_start", "message": start},
+            {"type": "content_block_start", "index": 0, "content_block": {"type": "text", "text": ""}},
+            {"type": "ping"},
+            *({"type": "content_block_delta", "index": 0, "delta": {"type": "text_delta", "text": piece}} for piece in words(text)),
+            {"type": "content_block_stop", "index": 0},
+            {"type": "message_delta", "delta": {"stop_reason": "end_turn", "stop_sequence": None}, "usage": {"output_tokens": 4}},
+            {"type": "message_stop"},
+        ])
+
+
+CHAT, RESPONSES, MESSAGES = Chat(), Responses(), Messages()
+PROTOCOLS = [
+    pytest.param(one, id=one.name, marks=needs(one.sdk)) for one in (CHAT, RESPONSES, MESSAGES)
+]
+every_protocol = pytest.mark.parametrize("protocol", PROTOCOLS)
+
+
+def answering(protocol, text):
+    """Answers as it is asked to: whole or as a stream."""
+    whole, streamed = gives(protocol.body(text)), sends(*protocol.events(text))
+
+    async def answer(exchange):
+        await (streamed if exchange.seen.body.get("stream") else whole)(exchange)
+
+    return answer
+
+
+@asynccontextmanager
+async def guarded(protocol, awaited, *answers, guard=None, wrapping=None, **options):
+    """A guarded client and its upstream; when it is closed, the upstream has no connection left."""
+    with Upstream(*answers) as upstream:
+        client = (guard or made()).wrap(protocol.client(awaited, upstream.url, **options), **(wrapping or {}))
+        try:
+            yield client, upstream
+        finally:
+            await settled(client.close())
+        assert upstream.wait_for_open(0)
