@@ -22,7 +22,8 @@ from urllib.parse import urlparse
 from _measure import row
 from _serving import free_port, process, uvicorn
 
-BODY = {"model": "stub", "messages": [{"role": "user", "content": "Please explain how tides work, for a school leaflet."}]}
+ASK = "Please explain how tides work in two short sentences for a school leaflet."
+BODY = {"model": "stub", "messages": [{"role": "user", "content": ASK}]}
 CONFIG = (
     "name: bench\ndefault: allow\nrules: [{id: w, stance: forbid, terms: [zorkblat]}]\n"
     "enforcement: {on_undecided: allow}\n"
@@ -39,8 +40,14 @@ class Target:
 
     def request(self, stream):
         body = json.dumps({**BODY, "stream": stream}).encode()
-        head = f"POST {self.path}/chat/completions HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nAuthorization: Bearer {self.key}\r\nContent-Length: {len(body)}\r\n\r\n"
-        return head.encode() + body
+        head = [
+            f"POST {self.path}/chat/completions HTTP/1.1",
+            "Host: x",
+            "Content-Type: application/json",
+            f"Authorization: Bearer {self.key}",
+            f"Content-Length: {len(body)}",
+        ]
+        return "\r\n".join([*head, "", ""]).encode() + body
 
 
 async def call(reader, writer, request):
@@ -88,8 +95,10 @@ async def compare(title, targets, calls, connections, stream=False, rounds=5):
             medians[name].append(statistics.median((first if stream else whole) * 1e3 for first, whole, _ in seen))
     row(title, "calls/s", "÷ bare", "first text ms" if stream else "median ms")
     for name in targets:
-        share = statistics.median(ours / bare for ours, bare in zip(rates[name], rates["bare aiohttp"], strict=True))
-        row(f"  {name}", f"{statistics.median(rates[name]):.0f}", f"{share:.2f}", f"{statistics.median(medians[name]):.2f}")
+        pairs = zip(rates[name], rates["bare aiohttp"], strict=True)
+        share = statistics.median(ours / bare for ours, bare in pairs)
+        rate, middle = statistics.median(rates[name]), statistics.median(medians[name])
+        row(f"  {name}", f"{rate:.0f}", f"{share:.2f}", f"{middle:.2f}")
 
 
 def memory(process_):
@@ -106,7 +115,8 @@ async def soak(target, running, seconds):
         _, seen = await load(target, 500, connections, stream=len(marks) % 2 == 1, pause=pause)
         errors, calls = errors + sum(not fine for _, _, fine in seen), calls + len(seen)
         marks.append(memory(running))
-        print(f"  {time.monotonic() - begun:4.0f} s  {calls} calls  {errors} errors  {marks[-1]:.0f} MiB", file=sys.stderr)
+        passed = time.monotonic() - begun
+        print(f"  {passed:4.0f} s  {calls} calls  {errors} errors  {marks[-1]:.0f} MiB", file=sys.stderr)
     quarter = max(1, len(marks) // 4)
     early, late = statistics.median(marks[:quarter]), statistics.median(marks[-quarter:])
     row("soak", f"{calls} calls", f"{errors} errors", f"{early:.0f} → {late:.0f} MiB")
@@ -123,7 +133,8 @@ def main():
         targets = {"bare aiohttp": Target(f"http://127.0.0.1:{bare}/v1")}
         for name, options in {"cosa serve": [], "cosa serve, audit on": ["--audit", f"{folder}/audit"]}.items():
             port = free_port()
-            command = [str(Path(sys.executable).with_name("cosa")), "serve", "-c", str(config), "--upstream", f"{upstream}/v1", "-j", "rules", "-m", "stub", "--port", str(port), "--no-request-log", *options]
+            command = [str(Path(sys.executable).with_name("cosa")), "serve", "-c", str(config), "-j", "rules"]
+            command += ["--upstream", f"{upstream}/v1", "-m", "stub", "--port", str(port), "--no-request-log", *options]
             running = stack.enter_context(process(command, port))
             key = running.stdout.readline().strip()
             targets[name] = Target(f"http://127.0.0.1:{port}/v1", key)

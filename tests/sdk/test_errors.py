@@ -40,7 +40,7 @@ def defined():
 def test_tree_is_drawn_as_it_is():
     assert defined() == drawn()
     assert "Exception" == drawn()["CosaError"]
-    assert 14 > len(drawn()) > 10
+    assert 20 > len(drawn()) > 10
 
 
 def test_no_error_is_left_out_of_the_public_names():

@@ -1,3 +1,5 @@
-"""`cosa serve`: one proxy for all tenants, in front of any upstream. The hot routes are plain ASGI callables."""
+"""`cosa serve`: a proxy in front of models, with one safety config for each key."""
 
-__all__: list[str] = []
+from cosa_guard.server.app import App
+
+__all__ = ["App"]
