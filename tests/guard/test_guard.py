@@ -169,8 +169,8 @@ def test_the_widest_judge_sets_the_holdback():
     config = terms_config("x" * 20)
     one = guard(config, judge=["rules", OwnJudge(holdback=70), OwnJudge(holdback=5)])
 
-    assert 70 == one._policy.holdback
-    assert 21 == guard(config)._policy.holdback
+    assert 70 == one.policy.holdback
+    assert 21 == guard(config).policy.holdback
 
 
 # --- verbs ---

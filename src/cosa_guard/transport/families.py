@@ -68,7 +68,15 @@ def senders(family: Any) -> tuple[type, Callable[[Any, Any], Any]]:
     What comes out is a client of the family that builds requests as the given one does, and hands them to the
     transport. It has no connections of its own, so that a guarded call costs one client and not two.
     """
+    blocking, awaiting = _blocking(family), _awaiting(family)
 
+    def around(client: Any, transport: Any) -> Any:
+        return (awaiting if isinstance(client, family.AsyncClient) else blocking)(client, transport)
+
+    return family.AsyncClient, around
+
+
+def _blocking(family: Any) -> type:
     class Guarded(family.Client):  # type: ignore[misc]  # a class of either family
         def __init__(self, client: Any, transport: Any) -> None:
             self._client = client
@@ -92,6 +100,10 @@ def senders(family: Any) -> tuple[type, Callable[[Any, Any], Any]]:
         def __getattr__(self, name: str) -> Any:
             return getattr(object.__getattribute__(self, "_client"), name)
 
+    return Guarded
+
+
+def _awaiting(family: Any) -> type:
     class AsyncGuarded(family.AsyncClient):  # type: ignore[misc]
         def __init__(self, client: Any, transport: Any) -> None:
             self._client = client
@@ -115,10 +127,7 @@ def senders(family: Any) -> tuple[type, Callable[[Any, Any], Any]]:
         def __getattr__(self, name: str) -> Any:
             return getattr(object.__getattribute__(self, "_client"), name)
 
-    def around(client: Any, transport: Any) -> Any:
-        return (AsyncGuarded if isinstance(client, family.AsyncClient) else Guarded)(client, transport)
-
-    return family.AsyncClient, around
+    return AsyncGuarded
 
 
 def _with_auth(request: Any, options: dict[str, Any]) -> Any:

@@ -133,7 +133,7 @@ class Chat:
         import openai
 
         kind = openai.AsyncOpenAI if awaited else openai.OpenAI
-        return kind(api_key="sk-mine", base_url=url, **{"max_retries": 0, **options})
+        return kind(base_url=url, **{"api_key": "sk-mine", "max_retries": 0, **options})
 
     @staticmethod
     def messages(text):
@@ -242,7 +242,7 @@ class Messages(Chat):
         import anthropic
 
         kind = anthropic.AsyncAnthropic if awaited else anthropic.Anthropic
-        return kind(api_key="sk-mine", base_url=url.removesuffix("/v1"), **{"max_retries": 0, **options})
+        return kind(base_url=url.removesuffix("/v1"), **{"api_key": "sk-mine", "max_retries": 0, **options})
 
     def call(self, client, text="Hi.", **fields):
         return client.messages.create(**{"model": "m", "max_tokens": 50, "messages": self.messages(text), **fields})
