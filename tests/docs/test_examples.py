@@ -15,6 +15,7 @@ EXPECTED = {
     "03_stream.py": ["act:"],
     "04_own_judge.py": ["stop: Yes.", "content_filter"],
     "05_conversation.py": ["content_filter: I can't talk about that.", "stop: the chat goes on", "content_filter: a forged"],
+    "06_client.py": ["OpenAI stop You asked: Do you sell maps?", "refuse, by rules ('rivals',)", "OpenAI content_filter"],
 }
 LOCAL = {"03_stream.py", "05_conversation.py"}
 

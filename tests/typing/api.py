@@ -5,8 +5,15 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Iterator
 from typing import assert_type
 
+import anthropic
+import httpx
+import httpx2
+import openai
+from langchain_openai import ChatOpenAI
+
 import cosa_sdk
 from cosa_guard import Capabilities, Case, Delta, Guard, GuardStream, Reply, Report, Request, Ruling, Verdict, judges
+from cosa_guard.transport import GuardTransport
 from cosa_sdk import Compiled, Decision, Evidence, Rule, SafetyConfig, Term, presets
 
 config = SafetyConfig(
@@ -51,6 +58,21 @@ assert_type(guard.check("hello"), Ruling)
 assert_type(guard.reply([{"role": "user", "content": "hello"}]), Reply)
 assert_type(guard.stream("hello"), GuardStream)
 assert_type(guard.reply("hello").report, Report)
+
+# A guarded client has the type that it had, and so has everything that it gives.
+client = guard.wrap(openai.OpenAI())
+assert_type(client, openai.OpenAI)
+assert_type(client.chat.completions.create(model="m", messages=[]).choices[0].message.content, str | None)
+assert_type(guard.wrap(openai.AsyncOpenAI(), passthrough=["/embeddings"]), openai.AsyncOpenAI)
+reports: list[Report] = []
+assert_type(guard.wrap(openai.AzureOpenAI(), on_report=reports.append), openai.AzureOpenAI)
+assert_type(guard.wrap(anthropic.Anthropic()), anthropic.Anthropic)
+assert_type(guard.wrap(anthropic.AsyncAnthropic()), anthropic.AsyncAnthropic)
+assert_type(guard.wrap(ChatOpenAI(model="m")), ChatOpenAI)
+httpx.Client(transport=GuardTransport(guard, httpx.HTTPTransport()))
+httpx.AsyncClient(transport=GuardTransport(guard, httpx.AsyncHTTPTransport()))
+httpx2.Client(transport=GuardTransport(guard, httpx2.HTTPTransport()))
+httpx2.AsyncClient(mounts={"https://": GuardTransport(guard, httpx2.AsyncHTTPTransport())})
 
 
 async def main() -> None:

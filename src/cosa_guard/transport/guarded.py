@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from types import TracebackType
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 from cosa_guard.exchange import Exchange, Guarded
 from cosa_guard.relay import Head, Outgoing
@@ -15,6 +15,18 @@ from cosa_guard.wire import protocols
 from cosa_guard.wire.protocol import Codec, dumps
 from cosa_sdk.errors import CosaError, UnguardedRoute, UnsupportedField, UsageError
 
+if TYPE_CHECKING:
+    import httpx
+    import httpx2
+
+    class _Transport(httpx.BaseTransport, httpx.AsyncBaseTransport, httpx2.BaseTransport, httpx2.AsyncBaseTransport):
+        """What a client of either family takes. Neither is imported when it runs: both take what has the methods."""
+
+        def handle_request(self, request: Any) -> Any: ...
+        async def handle_async_request(self, request: Any) -> Any: ...
+else:
+    _Transport = object
+
 __all__ = ["GuardTransport"]
 
 _OWN = frozenset({"content-length", "transfer-encoding", "accept-encoding", "content-type", "expect"})
@@ -23,7 +35,7 @@ _REFUSED = 400
 _MODELS = re.compile(r"/models(/[^/]+)?\Z")
 
 
-class GuardTransport:
+class GuardTransport(_Transport):
     """A transport for `httpx.Client`, `httpx.AsyncClient` and their httpx2 namesakes.
 
     Blocks come back as ordinary replies in the protocol's own words; failures of the guard as error objects that no
@@ -94,18 +106,24 @@ class GuardTransport:
         return self
 
     def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+        self,
+        exc_type: type[BaseException] | None = None,
+        exc_value: BaseException | None = None,
+        traceback: TracebackType | None = None,
     ) -> None:
-        self._inner.__exit__(kind, error, trace)
+        self._inner.__exit__(exc_type, exc_value, traceback)
 
     async def __aenter__(self) -> Self:
         await self._inner.__aenter__()
         return self
 
     async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+        self,
+        exc_type: type[BaseException] | None = None,
+        exc_value: BaseException | None = None,
+        traceback: TracebackType | None = None,
     ) -> None:
-        await self._inner.__aexit__(kind, error, trace)
+        await self._inner.__aexit__(exc_type, exc_value, traceback)
 
     def _codec(self, request: Any) -> Codec | _Unguarded | None:
         """The protocol of a request; None for what may pass as it is."""

@@ -12,15 +12,17 @@ import inspect
 import json
 import threading
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib.util import find_spec
 from typing import Any
 
 import pytest
 from tests.guard.backends.upstream import Upstream, gives, sends
-from tests.guard.build import terms_config
+from tests.guard.build import PATIENCE, terms_config
 
 from cosa_guard import Guard
+
+pytest.register_assert_rewrite("tests.guard.transport.scenarios")
 
 WORD = "zorkblat"
 REFUSAL = "This assistant can't help with that."
@@ -92,7 +94,9 @@ def both(scenario):
 
         asyncio.run(run())
         left = {thread for thread in threading.enumerate() if thread.name != "cosa-judge"} - threads
-        assert not left
+        for thread in left:  # one that ends has until then
+            thread.join(PATIENCE)
+        assert [] == [thread for thread in left if thread.is_alive()]
 
     return pytest.mark.parametrize("awaited", [False, True], ids=["sync", "async"])(test)
 
@@ -114,6 +118,26 @@ def words(text):
     return [f" {word}" if at else word for at, word in enumerate(text.split(" "))]
 
 
+SCHEMA = {"type": "object", "properties": {"q": {"type": "string"}}}
+"""What the tool `look` takes."""
+
+
+def arguments(query):
+    return json.dumps({"q": query})
+
+
+def parsed(text):
+    """What arguments say; as they are where they are cut off."""
+    try:
+        return json.loads(text)
+    except ValueError:
+        return text
+
+
+def bits(text):
+    return [text[low : low + 4] for low in range(0, len(text), 4)]
+
+
 @dataclass
 class Said:
     """What a client made of an answer."""
@@ -121,6 +145,8 @@ class Said:
     text: str
     finish: str | None
     raw: Any = None
+    calls: list = field(default_factory=list)
+    """Of tools: name and arguments."""
 
 
 class Chat:
@@ -128,12 +154,26 @@ class Chat:
 
     name, sdk, path = "chat", "openai", "/chat/completions"
     refused = "content_filter"
+    framework = False
+    tools = ({"type": "function", "function": {"name": "look", "description": "Looks.", "parameters": SCHEMA}},)
+
+    @property
+    def refused_stream(self):
+        return self.refused
 
     def client(self, awaited, url, **options):
         import openai
 
         kind = openai.AsyncOpenAI if awaited else openai.OpenAI
         return kind(base_url=url, **{"api_key": "sk-mine", "max_retries": 0, **options})
+
+    @asynccontextmanager
+    async def opened(self, awaited, url, wrap=lambda client: client, **options):
+        client = wrap(self.client(awaited, url, **options))
+        try:
+            yield client
+        finally:
+            await settled(client.close())
 
     @staticmethod
     def messages(text):
@@ -144,7 +184,9 @@ class Chat:
 
     async def whole(self, client, text="Hi.", **fields):
         raw = await settled(self.call(client, text, **fields))
-        return Said(raw.choices[0].message.content, raw.choices[0].finish_reason, raw)
+        choice = raw.choices[0]
+        calls = [(call.function.name, parsed(call.function.arguments)) for call in choice.message.tool_calls or ()]
+        return Said(choice.message.content, choice.finish_reason, raw, calls)
 
     async def streamed(self, client, text="Hi.", **fields):
         chunks = await every(await settled(self.call(client, text, stream=True, **fields)))
@@ -154,7 +196,12 @@ class Chat:
     def gathered(chunks):
         choices = [choice for chunk in chunks for choice in chunk.choices]
         finish = next((choice.finish_reason for choice in choices if choice.finish_reason), None)
-        return Said("".join(choice.delta.content or "" for choice in choices), finish, chunks)
+        names, written = {}, {}
+        for call in (call for choice in choices for call in choice.delta.tool_calls or ()):
+            names[call.index] = names.get(call.index) or call.function.name
+            written[call.index] = written.get(call.index, "") + (call.function.arguments or "")
+        calls = [(names[at], parsed(text)) for at, text in sorted(written.items())]
+        return Said("".join(choice.delta.content or "" for choice in choices), finish, chunks, calls)
 
     @staticmethod
     def body(*texts, **message):
@@ -174,12 +221,28 @@ class Chat:
         deltas = [{"role": "assistant", "content": ""}, *({"content": piece} for piece in words(text))]
         return [*(sse(self.chunk(delta)) for delta in deltas), sse(self.chunk(finish="stop")), sse("[DONE]")]
 
+    def calling(self, *queries):
+        """A reply that calls `look` for each of them."""
+        return self.body(None, tool_calls=[
+            {"id": f"call_{at}", "type": "function", "function": {"name": "look", "arguments": arguments(query)}}
+            for at, query in enumerate(queries)
+        ])
+
+    def calling_events(self, *queries):
+        """As `calling`, streamed."""
+        deltas = [{"role": "assistant", "content": None}]
+        for at, query in enumerate(queries):
+            head = {"index": at, "id": f"call_{at}", "type": "function", "function": {"name": "look", "arguments": ""}}
+            deltas += [{"tool_calls": [head]}]
+            deltas += [{"tool_calls": [{"index": at, "function": {"arguments": piece}}]} for piece in bits(arguments(query))]
+        return [*(sse(self.chunk(delta)) for delta in deltas), sse(self.chunk(finish="tool_calls")), sse("[DONE]")]
+
 
 class Responses(Chat):
     """Responses."""
 
     name, path = "responses", "/responses"
-    refused = "content_filter"
+    tools = ({"type": "function", "name": "look", "description": "Looks.", "parameters": SCHEMA, "strict": False},)
 
     def call(self, client, text="Hi.", **fields):
         return client.responses.create(**{"model": "m", "input": text, **fields})
@@ -191,14 +254,15 @@ class Responses(Chat):
     @staticmethod
     def read(raw):
         why = raw.incomplete_details.reason if raw.incomplete_details else raw.status
-        return Said(raw.output_text, why, raw)
+        calls = [(item.name, parsed(item.arguments)) for item in raw.output if item.type == "function_call"]
+        return Said(raw.output_text, why, raw, calls)
 
     async def streamed(self, client, text="Hi.", **fields):
         events = await every(await settled(self.call(client, text, stream=True, **fields)))
         said = "".join(event.delta for event in events if event.type == "response.output_text.delta")
         last = self.read(events[-1].response)
         assert said == last.text
-        return Said(said, last.finish, events)
+        return Said(said, last.finish, events, last.calls)
 
     @staticmethod
     def message(text, status="completed"):
@@ -229,7 +293,32 @@ class Responses(Chat):
             {"type": "response.output_item.done", "output_index": 0, "item": self.message(text)},
             {"type": "response.completed", "response": self.body(text)},
         ]
+        return self.numbered(events)
+
+    @staticmethod
+    def numbered(events):
         return named([{**event, "sequence_number": at} for at, event in enumerate(events)])
+
+    @staticmethod
+    def function_call(at, query, status="completed"):
+        return {"type": "function_call", "id": f"fc_{at}", "call_id": f"call_{at}", "name": "look", "status": status,
+                "arguments": arguments(query) if status == "completed" else ""}
+
+    def calling(self, *queries):
+        return self.body(output=[self.function_call(at, query) for at, query in enumerate(queries)])
+
+    def calling_events(self, *queries):
+        begun = self.body(output=[], status="in_progress") | {"usage": None}
+        events = [{"type": "response.created", "response": begun}]
+        for at, query in enumerate(queries):
+            here = {"item_id": f"fc_{at}", "output_index": at}
+            events += [
+                {"type": "response.output_item.added", "output_index": at, "item": self.function_call(at, query, "in_progress")},
+                *({"type": "response.function_call_arguments.delta", **here, "delta": piece} for piece in bits(arguments(query))),
+                {"type": "response.function_call_arguments.done", **here, "name": "look", "arguments": arguments(query)},
+                {"type": "response.output_item.done", "output_index": at, "item": self.function_call(at, query)},
+            ]
+        return self.numbered([*events, {"type": "response.completed", "response": self.calling(*queries)}])
 
 
 class Messages(Chat):
@@ -237,6 +326,7 @@ class Messages(Chat):
 
     name, sdk, path = "messages", "anthropic", "/messages"
     refused = "refusal"
+    tools = ({"name": "look", "description": "Looks.", "input_schema": SCHEMA},)
 
     def client(self, awaited, url, **options):
         import anthropic
@@ -249,13 +339,19 @@ class Messages(Chat):
 
     async def whole(self, client, text="Hi.", **fields):
         raw = await settled(self.call(client, text, **fields))
-        return Said("".join(block.text for block in raw.content if block.type == "text"), raw.stop_reason, raw)
+        calls = [(block.name, block.input) for block in raw.content if block.type == "tool_use"]
+        return Said("".join(block.text for block in raw.content if block.type == "text"), raw.stop_reason, raw, calls)
 
     async def streamed(self, client, text="Hi.", **fields):
         events = await every(await settled(self.call(client, text, stream=True, **fields)))
         deltas = [event.delta for event in events if event.type == "content_block_delta"]
         finish = next((event.delta.stop_reason for event in events if event.type == "message_delta"), None)
-        return Said("".join(delta.text for delta in deltas if delta.type == "text_delta"), finish, events)
+        names = {event.index: event.content_block.name for event in events
+                 if event.type == "content_block_start" and event.content_block.type == "tool_use"}
+        pieces = [(event.index, event.delta.partial_json) for event in events
+                  if event.type == "content_block_delta" and event.delta.type == "input_json_delta"]
+        calls = [(name, parsed("".join(piece for at, piece in pieces if at == index))) for index, name in names.items()]
+        return Said("".join(delta.text for delta in deltas if delta.type == "text_delta"), finish, events, calls)
 
     @staticmethod
     def body(*texts, content=None, stop_reason="end_turn"):
@@ -273,6 +369,27 @@ class Messages(Chat):
             *({"type": "content_block_delta", "index": 0, "delta": {"type": "text_delta", "text": piece}} for piece in words(text)),
             {"type": "content_block_stop", "index": 0},
             {"type": "message_delta", "delta": {"stop_reason": "end_turn", "stop_sequence": None}, "usage": {"output_tokens": 4}},
+            {"type": "message_stop"},
+        ])
+
+    @staticmethod
+    def tool_use(at, query):
+        return {"type": "tool_use", "id": f"toolu_{at}", "name": "look", "input": {"q": query}}
+
+    def calling(self, *queries):
+        return self.body(content=[self.tool_use(at, query) for at, query in enumerate(queries)], stop_reason="tool_use")
+
+    def calling_events(self, *queries):
+        events = [{"type": "message_start", "message": self.body(content=[], stop_reason=None)}]
+        for at, query in enumerate(queries):
+            events += [
+                {"type": "content_block_start", "index": at, "content_block": {**self.tool_use(at, query), "input": {}}},
+                *({"type": "content_block_delta", "index": at, "delta": {"type": "input_json_delta", "partial_json": piece}} for piece in bits(arguments(query))),
+                {"type": "content_block_stop", "index": at},
+            ]
+        return named([
+            *events,
+            {"type": "message_delta", "delta": {"stop_reason": "tool_use", "stop_sequence": None}, "usage": {"output_tokens": 4}},
             {"type": "message_stop"},
         ])
 
@@ -297,10 +414,8 @@ def answering(protocol, text):
 @asynccontextmanager
 async def guarded(protocol, awaited, *answers, guard=None, wrapping=None, **options):
     """A guarded client and its upstream; when it is closed, the upstream has no connection left."""
+    wrap = functools.partial((guard or made()).wrap, **(wrapping or {}))
     with Upstream(*answers) as upstream:
-        client = (guard or made()).wrap(protocol.client(awaited, upstream.url, **options), **(wrapping or {}))
-        try:
+        async with protocol.opened(awaited, upstream.url, wrap, **options) as client:
             yield client, upstream
-        finally:
-            await settled(client.close())
         assert upstream.wait_for_open(0)

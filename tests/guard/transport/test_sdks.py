@@ -22,33 +22,15 @@ from tests.guard.transport.clients import (
     made,
     needs,
     settled,
-    sse,
 )
-
-LONG = "One two three four. Five six seven eight. Nine ten eleven twelve. "
-
-
-# --- what passes ---
+from tests.guard.transport.scenarios import FORBIDDEN, LONG, answer_type, every_basic, every_helper, every_n
 
 
 @every_protocol
+@every_basic
 @both
-async def test_a_reply_comes_as_it_is(protocol, awaited):
-    async with guarded(protocol, awaited, gives(protocol.body("Hello there."))) as (client, upstream):
-        said = await protocol.whole(client)
-
-    assert ("Hello there.", 1) == (said.text, len(upstream.requests))
-    assert said.finish != protocol.refused
-
-
-@every_protocol
-@both
-async def test_a_stream_comes_as_it_is(protocol, awaited):
-    async with guarded(protocol, awaited, sends(*protocol.events(LONG))) as (client, upstream):
-        said = await protocol.streamed(client)
-
-    assert (LONG, True) == (said.text, upstream.requests[0].body["stream"])
-    assert said.finish not in {None, protocol.refused}
+async def test_the_basics(protocol, basic, awaited):
+    await basic(guarded, protocol, awaited)
 
 
 @every_protocol
@@ -68,37 +50,6 @@ async def test_the_upstream_reads_the_config_first(protocol, awaited):
 
 @every_protocol
 @both
-async def test_a_forbidden_reply_is_a_refusal_in_the_protocol_s_own_words(protocol, awaited):
-    async with guarded(protocol, awaited, gives(protocol.body(f"A {WORD}."))) as (client, _):
-        said = await protocol.whole(client)
-
-    assert (REFUSAL, protocol.refused) == (said.text, said.finish)
-    assert WORD not in repr(said.raw)
-
-
-@every_protocol
-@both
-async def test_a_forbidden_stream_ends_in_a_refusal(protocol, awaited):
-    async with guarded(protocol, awaited, sends(*protocol.events(f"{LONG}A {WORD} and more. {LONG}"))) as (client, _):
-        said = await protocol.streamed(client)
-
-    assert (True, protocol.refused) == (said.text.endswith(REFUSAL), said.finish)
-    assert LONG.startswith(said.text.removesuffix(REFUSAL).strip())
-    assert WORD not in repr(said.raw)
-
-
-@every_protocol
-@both
-@pytest.mark.parametrize("stream", [False, True])
-async def test_a_forbidden_request_reaches_no_upstream(protocol, awaited, stream):
-    async with guarded(protocol, awaited, answering(protocol, "Fine.")) as (client, upstream):
-        said = await (protocol.streamed if stream else protocol.whole)(client, f"A {WORD}?")
-
-    assert (REFUSAL, protocol.refused, []) == (said.text, said.finish, upstream.requests)
-
-
-@every_protocol
-@both
 async def test_an_honest_chat_goes_on_after_a_refusal(protocol, awaited):
     name = "input" if protocol is RESPONSES else "messages"
     async with guarded(protocol, awaited, answering(protocol, "Fine.")) as (client, upstream):
@@ -110,119 +61,37 @@ async def test_an_honest_chat_goes_on_after_a_refusal(protocol, awaited):
     assert ("Fine.", 3, False) == (after.text, len(sent), WORD in json.dumps(sent))
 
 
-@needs("openai")
+@every_n
 @both
-async def test_of_two_choices_each_is_guarded_on_its_own(awaited):
-    async with guarded(CHAT, awaited, gives(CHAT.body("Fine.", f"A {WORD}."))) as (client, _):
-        said = await CHAT.whole(client, n=2)
-
-    assert [("Fine.", "stop"), (REFUSAL, "content_filter")] == [(one.message.content, one.finish_reason) for one in said.raw.choices]
-
-
-@needs("openai")
-@both
-async def test_of_two_streamed_choices_each_is_guarded_on_its_own(awaited):
-    deltas = [(0, "Fine, thanks. "), (1, "Well, "), (1, f"a {WORD}. "), (0, "And you?"), (1, "So.")]
-    events = [sse(CHAT.chunk({"content": text}, index=at)) for at, text in deltas]
-    events += [sse(CHAT.chunk(finish="stop", index=at)) for at in (0, 1)]
-    async with guarded(CHAT, awaited, sends(*events, sse("[DONE]"))) as (client, _):
-        chunks = await every(await settled(CHAT.call(client, stream=True, n=2)))
-    choices = [choice for chunk in chunks for choice in chunk.choices]
-    texts = ["".join(one.delta.content or "" for one in choices if one.index == at) for at in (0, 1)]
-
-    assert ["Fine, thanks. And you?", True, False] == [texts[0], texts[1].endswith(REFUSAL), WORD in texts[1]]
-    assert {(0, "stop"), (1, "content_filter")} == {(one.index, one.finish_reason) for one in choices if one.finish_reason}
+async def test_of_two_replies_each_is_guarded_on_its_own(protocol, of_two, awaited):
+    await of_two(guarded, protocol, awaited)
 
 
 # --- tools ---
 
-TOOLS = [
-    {"type": "function", "function": {"name": name, "description": "Looks.", "parameters": {"type": "object", "properties": {"q": {"type": "string"}}}}}
-    for name in ("look", "find")
-]
-
-
-def tool_call(at, name, query):
-    return {"id": f"call_{at}", "type": "function", "function": {"name": name, "arguments": json.dumps({"q": query})}}
-
-
 @needs("openai")
 @both
 async def test_parallel_tool_calls_come_through_and_so_do_their_results(awaited):
-    calls = [tool_call(0, "look", "here"), tool_call(1, "find", "there")]
-    async with guarded(CHAT, awaited, gives(CHAT.body(None, tool_calls=calls)), gives(CHAT.body("Fine."))) as (client, upstream):
-        said = await CHAT.whole(client, tools=TOOLS)
-        asked = said.raw.choices[0].message
+    async with guarded(CHAT, awaited, gives(CHAT.calling("here", "there")), gives(CHAT.body("Fine."))) as (client, upstream):
+        asked = (await CHAT.whole(client, tools=CHAT.tools)).raw.choices[0].message
         results = [{"role": "tool", "tool_call_id": call.id, "content": "Nothing."} for call in asked.tool_calls]
         turns = [*CHAT.messages("Hi."), asked.model_dump(exclude_none=True), *results]
-        after = await CHAT.whole(client, messages=turns, tools=TOOLS)
+        after = await CHAT.whole(client, messages=turns, tools=CHAT.tools)
+    sent = upstream.requests[1].body["messages"]
 
-    assert ("tool_calls", ["look", "find"], "Fine.") == (said.finish, [call.function.name for call in asked.tool_calls], after.text)
-    assert ["system", "user", "assistant", "tool", "tool"] == [turn["role"] for turn in upstream.requests[1].body["messages"]]
-    assert calls == upstream.requests[1].body["messages"][2]["tool_calls"]
-
-
-@needs("openai")
-@both
-@pytest.mark.parametrize("forbidden", [False, True])
-async def test_streamed_tool_calls_are_held_until_they_are_complete(awaited, forbidden):
-    texts = [json.dumps({"q": "here"}), json.dumps({"q": WORD if forbidden else "there"})]
-    events = [sse(CHAT.chunk({"role": "assistant", "content": None}))]
-    for at, text in enumerate(texts):
-        head = {"index": at, "id": f"call_{at}", "type": "function", "function": {"name": TOOLS[at]["function"]["name"], "arguments": ""}}
-        events.append(sse(CHAT.chunk({"tool_calls": [head]})))
-        events += [sse(CHAT.chunk({"tool_calls": [{"index": at, "function": {"arguments": text[low : low + 4]}}]})) for low in range(0, len(text), 4)]
-    async with guarded(CHAT, awaited, sends(*events, sse(CHAT.chunk(finish="tool_calls")), sse("[DONE]"))) as (client, _):
-        chunks = await every(await settled(CHAT.call(client, stream=True, tools=TOOLS)))
-    said = ["", ""]
-    for chunk in chunks:
-        for call in chunk.choices[0].delta.tool_calls or () if chunk.choices else ():
-            said[call.index] += call.function.arguments or ""
-
-    if forbidden:
-        assert (True, "content_filter") == (WORD not in "".join(said), CHAT.gathered(chunks).finish)
-    else:
-        assert (texts, "tool_calls") == (said, CHAT.gathered(chunks).finish)
+    assert ("Fine.", ["system", "user", "assistant", "tool", "tool"]) == (after.text, [turn["role"] for turn in sent])
+    assert CHAT.calling("here", "there")["choices"][0]["message"]["tool_calls"] == sent[2]["tool_calls"]
 
 
 @needs("openai")
 @both
 async def test_a_bad_tool_result_is_refused(awaited):
-    turns = [*CHAT.messages("Hi."), {"role": "assistant", "content": None, "tool_calls": [tool_call(0, "look", "here")]},
+    turns = [*CHAT.messages("Hi."), {"role": "assistant", "content": None, "tool_calls": CHAT.calling("here")["choices"][0]["message"]["tool_calls"]},
              {"role": "tool", "tool_call_id": "call_0", "content": f"It says {WORD}."}]
     async with guarded(CHAT, awaited, gives(CHAT.body("Fine."))) as (client, upstream):
-        said = await CHAT.whole(client, messages=turns, tools=TOOLS)
+        said = await CHAT.whole(client, messages=turns, tools=CHAT.tools)
 
     assert (REFUSAL, []) == (said.text, upstream.requests)
-
-
-@needs("openai")
-@both
-@pytest.mark.parametrize("forbidden", [False, True])
-async def test_responses_call_functions(awaited, forbidden):
-    call = {"type": "function_call", "id": "fc_1", "call_id": "call_1", "name": "look", "status": "completed",
-            "arguments": json.dumps({"q": WORD if forbidden else "here"})}
-    tools = [{"type": "function", "name": "look", "parameters": {"type": "object", "properties": {"q": {"type": "string"}}}, "strict": False}]
-    async with guarded(RESPONSES, awaited, gives(RESPONSES.body(output=[call]))) as (client, _):
-        said = await RESPONSES.whole(client, tools=tools)
-
-    assert ("content_filter" if forbidden else "completed") == said.finish
-    assert (WORD in repr(said.raw), forbidden) in {(False, True), (False, False)}
-    assert ([] if forbidden else [call["arguments"]]) == [item.arguments for item in said.raw.output if item.type == "function_call"]
-
-
-@needs("anthropic")
-@both
-@pytest.mark.parametrize("forbidden", [False, True])
-async def test_messages_use_tools(awaited, forbidden):
-    uses = [{"type": "tool_use", "id": f"toolu_{at}", "name": "look", "input": {"q": query}} for at, query in enumerate(("here", WORD if forbidden else "there"))]
-    tools = [{"name": "look", "description": "Looks.", "input_schema": {"type": "object", "properties": {"q": {"type": "string"}}}}]
-    async with guarded(MESSAGES, awaited, gives(MESSAGES.body(content=uses, stop_reason="tool_use"))) as (client, _):
-        said = await MESSAGES.whole(client, tools=tools)
-
-    assert ("refusal" if forbidden else "tool_use") == said.finish
-    assert WORD not in repr(said.raw)
-    assert ([] if forbidden else ["here", "there"]) == [block.input["q"] for block in said.raw.content if block.type == "tool_use"]
 
 
 # --- errors ---
@@ -283,115 +152,76 @@ async def test_the_guard_s_own_failures_are_not_tried_again(protocol, awaited):
 # --- the SDKs' higher forms ---
 
 
-def answer_type():
-    import pydantic
+@every_helper
+@both
+async def test_the_sdk_s_helpers_say_that_it_was_refused(protocol, helper, awaited):
+    async with guarded(protocol, awaited, answering(protocol, FORBIDDEN)) as (client, _):
+        seen = await helper(client)
 
-    return pydantic.create_model("Answer", word=(str, ...))
+    assert WORD not in repr(seen)
 
 
 @needs("openai")
 @both
-@pytest.mark.parametrize("forbidden", [False, True])
-async def test_parse_raises_the_sdk_s_own_error_on_a_refusal(awaited, forbidden):
-    import openai
+async def test_what_passes_is_parsed(awaited):
+    answer = answering(CHAT, json.dumps({"word": "fine"}))
+    async with guarded(CHAT, awaited, answer) as (client, _):
+        options = {"model": "m", "messages": CHAT.messages("Hi."), "response_format": answer_type()}
+        whole = await settled(client.chat.completions.parse(**options))
+        async with entered(client.chat.completions.stream(**options)) as stream:
+            streamed = await settled(stream.get_final_completion())
 
-    text = json.dumps({"word": WORD if forbidden else "fine"})
-    async with guarded(CHAT, awaited, gives(CHAT.body(text))) as (client, _):
-        call = lambda: client.chat.completions.parse(model="m", messages=CHAT.messages("Hi."), response_format=answer_type())
-        if not forbidden:
-            assert "fine" == (await settled(call())).choices[0].message.parsed.word
-            return
-        with pytest.raises(openai.ContentFilterFinishReasonError):
-            await settled(call())
+    assert ["fine"] * 2 == [one.choices[0].message.parsed.word for one in (whole, streamed)]
 
 
 @needs("openai")
 @both
-async def test_without_parse_a_refusal_to_a_schema_stands_in_its_own_place(awaited):
-    schema = {"type": "json_schema", "json_schema": {"name": "answer", "schema": {"type": "object"}}}
-    async with guarded(CHAT, awaited, gives(CHAT.body(json.dumps({"word": WORD})))) as (client, _):
-        said = await CHAT.whole(client, response_format=schema)
+async def test_what_passes_is_parsed_by_responses(awaited):
+    async with guarded(RESPONSES, awaited, answering(RESPONSES, json.dumps({"word": "fine"}))) as (client, _):
+        whole = await settled(client.responses.parse(model="m", input="Hi.", text_format=answer_type()))
+        async with entered(client.responses.stream(model="m", input="Hi.", text_format=answer_type())) as stream:
+            streamed = await settled(stream.get_final_response())
 
-    assert (None, REFUSAL) == (said.text, said.raw.choices[0].message.refusal)
-
-
-@needs("openai")
-@both
-async def test_the_chat_stream_helper_gives_the_refusal_and_raises_for_the_final_completion(awaited):
-    import openai
-
-    async with guarded(CHAT, awaited, sends(*CHAT.events(f"{LONG}A {WORD}."))) as (client, _):
-        async with entered(client.chat.completions.stream(model="m", messages=CHAT.messages("Hi."))) as stream:
-            events = await every(stream)
-            with pytest.raises(openai.ContentFilterFinishReasonError):
-                await settled(stream.get_final_completion())
-    said = CHAT.gathered([event.chunk for event in events if event.type == "chunk"])
-
-    assert ("content_filter", True, False) == (said.finish, said.text.endswith(REFUSAL), WORD in repr(events))
-
-
-@needs("openai")
-@both
-async def test_the_chat_stream_helper_raises_where_it_parses(awaited):
-    import openai
-
-    async with guarded(CHAT, awaited, sends(*CHAT.events(json.dumps({"word": WORD})))) as (client, _):
-        async with entered(client.chat.completions.stream(model="m", messages=CHAT.messages("Hi."), response_format=answer_type())) as stream:
-            with pytest.raises(openai.ContentFilterFinishReasonError):
-                await every(stream)
-
-
-@needs("openai")
-@both
-@pytest.mark.parametrize("forbidden", [False, True])
-async def test_responses_parse_gives_no_object_on_a_refusal(awaited, forbidden):
-    text = json.dumps({"word": WORD if forbidden else "fine"})
-    async with guarded(RESPONSES, awaited, gives(RESPONSES.body(text))) as (client, _):
-        parsed = await settled(client.responses.parse(model="m", input="Hi.", text_format=answer_type()))
-
-    if forbidden:
-        assert (None, "incomplete", "content_filter") == (parsed.output_parsed, parsed.status, parsed.incomplete_details.reason)
-        assert WORD not in repr(parsed)
-    else:
-        assert "fine" == parsed.output_parsed.word
-
-
-@needs("openai")
-@both
-@pytest.mark.parametrize("forbidden", [False, True])
-async def test_the_responses_stream_helper(awaited, forbidden):
-    text = f"{LONG}A {WORD}." if forbidden else LONG
-    async with guarded(RESPONSES, awaited, sends(*RESPONSES.events(text))) as (client, _):
-        async with entered(client.responses.stream(model="m", input="Hi.")) as stream:
-            events = await every(stream)
-
-    assert ("response.incomplete" if forbidden else "response.completed") == events[-1].type
-    assert WORD not in repr(events)
+    assert ["fine"] * 2 == [one.output_parsed.word for one in (whole, streamed)]
 
 
 @needs("anthropic")
 @both
-@pytest.mark.parametrize("forbidden", [False, True])
-async def test_the_messages_stream_helper(awaited, forbidden):
-    text = f"{LONG}A {WORD}." if forbidden else LONG
-    async with guarded(MESSAGES, awaited, sends(*MESSAGES.events(text))) as (client, _):
-        async with entered(client.messages.stream(model="m", max_tokens=9, messages=MESSAGES.messages("Hi."))) as stream:
-            await every(stream.text_stream)
-            final = await settled(stream.get_final_message())
+async def test_what_passes_is_parsed_by_messages(awaited):
+    async with guarded(MESSAGES, awaited, answering(MESSAGES, json.dumps({"word": "fine"}))) as (client, _):
+        options = {"model": "m", "max_tokens": 9, "messages": MESSAGES.messages("Hi."), "output_format": answer_type()}
+        whole = await settled(client.messages.parse(**options))
+        async with entered(client.messages.stream(**options)) as stream:
+            streamed = await settled(stream.get_final_message())
 
-    assert ("refusal" if forbidden else "end_turn") == final.stop_reason
-    assert (forbidden, False) == (final.content[0].text.endswith(REFUSAL), WORD in repr(final))
+    assert ["fine"] * 2 == [one.parsed_output.word for one in (whole, streamed)]
+
+
+@needs("anthropic")
+@both
+async def test_the_stream_of_messages_cannot_parse_a_refusal(awaited):
+    """The SDK parses each block of text, an empty one too."""
+    import pydantic
+
+    async with guarded(MESSAGES, awaited, sends(*MESSAGES.events(FORBIDDEN))) as (client, _):
+        stream = client.messages.stream(model="m", max_tokens=9, messages=MESSAGES.messages("Hi."), output_format=answer_type())
+        async with entered(stream) as events:
+            with pytest.raises(pydantic.ValidationError) as caught:
+                await every(events)
+
+    assert WORD not in str(caught.value)
 
 
 @every_protocol
 @both
 async def test_raw_responses_have_what_their_readers_ask_for(protocol, awaited):
     digest = made().config.digest
-    async with guarded(protocol, awaited, gives(protocol.body("Fine."))) as (client, _):
+    async with guarded(protocol, awaited, gives(protocol.body("Fine.")), gives(protocol.body(f"A {WORD}."))) as (client, _):
         source = {"chat": lambda: client.chat.completions, "responses": lambda: client.responses, "messages": lambda: client.messages}[protocol.name]()
-        raw = await settled(protocol.call(_Raw(source, protocol.name)))
+        raw, refused = [await settled(protocol.call(_Raw(source, protocol.name))) for _ in range(2)]
 
     assert (200, digest, "pass") == (raw.status_code, raw.headers["x-cosa-config"], raw.headers["x-cosa-act"])
+    assert (200, digest, "refuse") == (refused.status_code, refused.headers["x-cosa-config"], refused.headers["x-cosa-act"])
     assert raw.elapsed.total_seconds() > 0
 
 

@@ -68,6 +68,21 @@ async def test_copies_stay_guarded(protocol, awaited):
     assert [REFUSAL] * 3 == said
 
 
+@needs("openai")
+@both
+async def test_azure_s_client_is_guarded_and_so_are_its_copies(awaited):
+    import openai
+
+    with Upstream(answering(CHAT, f"A {WORD}.")) as upstream:
+        kind = openai.AsyncAzureOpenAI if awaited else openai.AzureOpenAI
+        client = made().wrap(kind(api_key="x", azure_endpoint=upstream.url.removesuffix("/v1"), api_version="2024-10-21"))
+        said = [(await CHAT.whole(one)).text for one in (client, client.with_options(timeout=3))]
+        await settled(client.close())
+
+    assert (kind, [REFUSAL] * 2) == (type(client), said)
+    assert "/openai/deployments/m/chat/completions?api-version=2024-10-21" == upstream.requests[0].path
+
+
 @every_protocol
 @both
 async def test_closing_the_wrapped_client_closes_the_inner(protocol, awaited):
@@ -127,12 +142,12 @@ def test_passthrough_is_a_list_of_path_ends():
 @every_protocol
 @pytest.mark.parametrize("awaited", [False, True])
 def test_the_one_private_attribute_is_where_it_is_expected(protocol, awaited):
-    """Pinned for each supported major version: openai 2 and 3, anthropic 0 and 2."""
+    """Pinned for each supported major version."""
     client = protocol.client(awaited, "http://127.0.0.1:1/v1")
     family = families.family_of(client._client)
 
     assert isinstance(client._client, family.AsyncClient if awaited else family.Client)
-    assert {"openai": {2: "httpx", 3: "httpx2"}, "anthropic": {0: "httpx", 2: "httpx2"}}[protocol.sdk][major(protocol.sdk)] == family.__name__
+    assert {"openai": {2: "httpx", 3: "httpx2"}, "anthropic": {0: "httpx", 1: "httpx2", 2: "httpx2"}}[protocol.sdk][major(protocol.sdk)] == family.__name__
 
 
 # --- the caller's own HTTP client ---
@@ -155,10 +170,10 @@ def hanging_up():
 
 
 def http_families(protocol):
-    """The families whose clients an SDK takes: openai 3 takes the classic one too."""
-    if protocol.sdk == "openai" and major("openai") >= 3:
+    """The families whose clients an SDK takes, openai's both (but for the early 2.x), anthropic's its own alone."""
+    if protocol.sdk == "openai":
         return ["httpx2", "httpx"]
-    return ["httpx2" if major(protocol.sdk) >= 2 and protocol.sdk == "anthropic" else "httpx"]
+    return ["httpx2" if major("anthropic") >= 1 else "httpx"]
 
 
 OWN = [
@@ -298,7 +313,7 @@ async def test_auth_of_the_caller_s_client_is_used(protocol, name, awaited):
     assert "t" == upstream.requests[0].headers["x-token"]
 
 
-@pytest.mark.skipif(major("anthropic") < 2, reason="anthropic fetches tokens from version 2 on")
+@needs("anthropic")
 @both
 async def test_tokens_that_an_sdk_fetches_reach_the_upstream(awaited):
     from anthropic.lib.credentials import AccessToken
@@ -306,7 +321,7 @@ async def test_tokens_that_an_sdk_fetches_reach_the_upstream(awaited):
     async def later(**_):
         return AccessToken(token="fetched")
 
-    provider = later if awaited else lambda **_: AccessToken(token="fetched")
+    provider = later if awaited and major("anthropic") >= 1 else lambda **_: AccessToken(token="fetched")
     async with guarded(MESSAGES, awaited, gives(MESSAGES.body("Fine.")), api_key=None, credentials=provider) as (client, upstream):
         await MESSAGES.whole(client)
 
@@ -413,6 +428,8 @@ async def test_routes_of_anthropic_that_nobody_guards_are_refused(awaited):
             lambda: client.messages.count_tokens(model="m", messages=turns),
             lambda: client.messages.batches.create(requests=[{"custom_id": "1", "params": {"model": "m", "max_tokens": 5, "messages": turns}}]),
             lambda: client.post("/v1/complete", body={"model": "m", "prompt": "x", "max_tokens_to_sample": 5}, cast_to=object),
+            lambda: client.post("/model/m/invoke-with-response-stream", body={"messages": turns}, cast_to=object),  # Bedrock's
+            lambda: client.post("/v1/publishers/anthropic/models/m:streamRawPredict", body={"messages": turns}, cast_to=object),  # Vertex's
         ):
             with pytest.raises(anthropic.BadRequestError, match="is not guarded"):
                 await settled(call())
