@@ -13,7 +13,7 @@ from pathlib import Path
 from threading import Event, Lock, Thread
 from typing import Any
 
-from cosa_guard.audit.files import AuditError, OwnFile
+from cosa_guard.audit.files import LOOK_SECONDS, AuditError, OwnFile
 from cosa_guard.audit.heads import head_line
 from cosa_guard.audit.lines import chained
 from cosa_guard.audit.manifest import add_start
@@ -30,7 +30,7 @@ class Chain:
         power: who appends is told later, when the record was synced.
     """
 
-    __slots__ = ("_closed", "_file", "_lock", "_next", "_power", "id", "state", "waiting")
+    __slots__ = ("_closed", "_file", "_lock", "_looked", "_next", "_power", "id", "state", "waiting")
 
     def __init__(self, folder: Path, said: Mapping[str, Any], *, power: bool) -> None:
         now = time.time()
@@ -51,6 +51,7 @@ class Chain:
         self._next = self.state
         self._power = power
         self._closed = False
+        self._looked = now
         self._lock = Lock()
 
     def append(self, body: bytes) -> Future[None] | None:
@@ -64,8 +65,12 @@ class Chain:
                 raise AuditError(f"the audit chain {self.id} is closed")
             if self._file.unsettled:
                 self._settle()
+            now = time.time()
+            if abs(now - self._looked) >= LOOK_SECONDS:
+                self._file.must_exist()
+                self._looked = now
             count, previous = self.state
-            line, own = chained(count + 1, time.time(), previous, body)
+            line, own = chained(count + 1, now, previous, body)
             self._next = count + 1, own
             try:
                 self._file.append(line)

@@ -7,7 +7,10 @@ from pathlib import Path
 
 from cosa_sdk.errors import CosaError
 
-__all__ = ["AuditError", "OwnFile", "open_to_append", "sync_folder", "write_once"]
+__all__ = ["LOOK_SECONDS", "AuditError", "OwnFile", "must_exist", "open_to_append", "sync_folder", "write_once"]
+
+LOOK_SECONDS = 1.0
+"""How often a file is looked for: it takes as long as writing a record."""
 
 
 class AuditError(CosaError):
@@ -41,6 +44,20 @@ def write_once(file: int, data: bytes, path: Path) -> None:
         raise AuditError(f"cannot write the audit record {str(path)!r}: {error.strerror}") from None
     if written != len(data):
         raise AuditError(f"the audit record {str(path)!r} took only {written} of {len(data)} bytes")
+
+
+def must_exist(file: int, path: Path) -> None:
+    """Stop where an open file has lost its name: what is written then is kept nowhere.
+
+    Raises:
+        AuditError: it was removed, or closed.
+    """
+    try:
+        links = os.fstat(file).st_nlink
+    except OSError as error:
+        raise AuditError(f"cannot write the audit record {str(path)!r}: {error.strerror}") from None
+    if not links:
+        raise AuditError(f"the audit record {str(path)!r} was removed: start again to keep another one")
 
 
 def sync_folder(folder: Path) -> None:
@@ -83,6 +100,14 @@ class OwnFile:
             self.settle()
         self._unsettled = len(data)
         write_once(self._file, data, self.path)
+
+    def must_exist(self) -> None:
+        """Stop where the file was removed.
+
+        Raises:
+            AuditError: it was.
+        """
+        must_exist(self._file, self.path)
 
     def taken(self) -> None:
         """The piece is in the file, and its owner has noted it."""

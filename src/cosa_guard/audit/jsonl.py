@@ -10,7 +10,7 @@ from threading import Lock
 from types import TracebackType
 from typing import Self
 
-from cosa_guard.audit.files import open_to_append, write_once
+from cosa_guard.audit.files import LOOK_SECONDS, must_exist, open_to_append, write_once
 from cosa_guard.verdicts import Entry
 
 __all__ = ["JsonlRecord"]
@@ -30,13 +30,15 @@ class JsonlRecord:
         self._path = Path(path)
         self._lock = Lock()
         self._file = open_to_append(self._path)
+        self._looked = time.time()
 
     def __call__(self, entry: Entry) -> None:
         """Record one ruling."""
         ruling, decision = entry.ruling, entry.ruling.decision
+        now = time.time()
         line = json.dumps(
             {
-                "time": time.time(),
+                "time": now,
                 "request": entry.request,
                 "tenant": entry.tenant,
                 "config": entry.config,
@@ -53,6 +55,9 @@ class JsonlRecord:
         )
         data = f"{line}\n".encode("utf-8", "backslashreplace")
         with self._lock:
+            if abs(now - self._looked) >= LOOK_SECONDS:
+                must_exist(self._file, self._path)
+                self._looked = now
             write_once(self._file, data, self._path)
 
     def close(self) -> None:

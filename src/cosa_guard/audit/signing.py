@@ -44,6 +44,8 @@ class Signer:
 
     def __init__(self, path: str | Path) -> None:
         serialization, ed25519 = _library()
+        if not Path(path).exists():
+            raise UsageError(f"cannot read the key {str(path)!r}: there is no such file; cosa audit keygen makes one")
         try:
             key = serialization.load_pem_private_key(_read(path), password=None)
         except (ValueError, TypeError):  # TypeError: it wants a password

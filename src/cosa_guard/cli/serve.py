@@ -29,7 +29,8 @@ class _RunUnlessNamed(TyperGroup):
 app = typer.Typer(
     cls=_RunUnlessNamed,
     help="Serve guarded models to tenants: OpenAI's and Anthropic's routes, one key a config. "
-    "`cosa serve FILE`, or `cosa serve --config C --upstream URL` for one tenant.",
+    "`cosa serve FILE`, or `cosa serve --config C --upstream URL` for one tenant; "
+    "`cosa serve run --help` lists the options.",
 )
 keys = typer.Typer(help="API keys of the proxy.", no_args_is_help=True)
 app.add_typer(keys, name="keys")
@@ -81,21 +82,32 @@ def run(
     """Serve a file of tenants, or one tenant. SIGHUP reloads, SIGTERM drains; exit code 0 when drained."""
     if any(find_spec(name) is None for name in ("uvicorn", "aiohttp")):
         raise MissingExtra("the proxy", "serve")
+    from cosa_guard.server import tenants  # noqa: PLC0415
     from cosa_guard.server.run import Settings  # noqa: PLC0415  # needs the extra
     from cosa_guard.server.workers import serve  # noqa: PLC0415
 
-    given = None
+    key = given = None
     if file is None:
-        given = _single(config, upstream, kind, upstream_key_env, model or [], judge or [], audit)
+        key = tenants.new_key()
+        given = _single(key, config, upstream, kind, upstream_key_env, model or [], judge or [], audit)
     elif config or upstream or model or judge or audit or upstream_key_env:
         raise UsageError("a file says everything about tenants: leave --config, --upstream and the like out")
     settings = Settings(
         file=file, given=given, host=host, port=port, workers=workers, grace=grace, log_requests=request_log
     )
-    serve(settings, started=lambda url: options.say(f"cosa serve: listening on {url}"))
+
+    def started(url: str) -> None:
+        options.say(f"cosa serve: listening on {url}")
+        if key is not None and given is not None:  # not before everything else is in order
+            options.write(f"{key}\n")
+            models = ", ".join(model.name for model in given.tenants[0].models[:10])
+            options.say(f"The key above opens this proxy until it ends. Models: {models}.")
+
+    serve(settings, started=started)
 
 
 def _single(
+    key: str,
     config: str | None,
     upstream: str | None,
     kind: str,
@@ -104,7 +116,7 @@ def _single(
     judges: list[str],
     audit: str | None,
 ) -> Any:
-    """The file of one tenant with one fresh key, which is printed."""
+    """The file of one tenant with one key."""
     from cosa_guard.server import tenants  # noqa: PLC0415
     from cosa_guard.server.upstream import listed  # noqa: PLC0415  # needs the extra
 
@@ -118,7 +130,6 @@ def _single(
         settings = tenants.Upstream(**source)
         names = ("local",) if local else asyncio.run(listed(settings, os.environ.get(key_env) if key_env else None))
         models = list(names)
-    key = tenants.new_key()
     tenant = {
         "name": "default",
         "keys": [tenants.hashed(key)],
@@ -129,7 +140,4 @@ def _single(
         "accept_unexamined": True,  # as on the rest of the command line: what nobody examined is undecided
     }
     whole: dict[str, Any] = {"upstreams": [source], "tenants": [tenant], "audit": {"folder": audit} if audit else None}
-    file = tenants.ServeFile(**whole)
-    options.write(f"{key}\n")
-    options.say(f"The key above opens this proxy until it ends. Models: {', '.join(models[:10])}.")
-    return file
+    return tenants.ServeFile(**whole)

@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from cosa_guard.server import checking, guarded, openapi, tenants
-from cosa_guard.server.errors import HttpError, body_of
-from cosa_guard.server.log import RequestLog
+from cosa_guard.server.errors import Dialect, HttpError, body_of
+from cosa_guard.server.log import RequestLog, place_of
 from cosa_guard.server.metrics import CONTENT_TYPE, Metrics
 from cosa_guard.server.requests import Receive, Send, authenticated, presented_key, read_headers
 from cosa_guard.server.site import Runtime, Site
@@ -26,6 +26,8 @@ __all__ = ["App", "Route"]
 READY_SECONDS = 5.0
 """How long an answer about the upstreams counts: whoever asks more often costs them nothing."""
 RELOAD_SECONDS = 2.0
+_ANTHROPIC = b"/v1/messages"
+"""Below it Anthropic's clients read the errors."""
 
 Handler = Callable[[dict[str, Any], Receive, Send], Awaitable[None]]
 Answer = tuple[int, str, bytes]
@@ -70,6 +72,7 @@ class App:
         self._make = reload
         self._poller: asyncio.Task[None] | None = None
         self._reloading = asyncio.Lock()
+        self._asking = asyncio.Lock()
         self._ready: tuple[float, bool] = (-READY_SECONDS, False)
         self.routes: dict[bytes, Route] = {
             **{
@@ -105,9 +108,10 @@ class App:
         async with self._reloading:
             try:
                 site = await asyncio.to_thread(self._make)
-            except (CosaError, OSError) as error:
+            except Exception as error:  # noqa: BLE001  # a judge's own, too: the old site and the polling must go on
+                said = error if isinstance(error, CosaError | OSError) else place_of(error)
                 self.metrics.reloads["failed"] += 1
-                self.log.event(f"reload failed, serving what was served before: {error}")
+                self.log.event(f"reload failed, serving what was served before: {said}")
                 return False
             self.site = site
             self.runtime.retain(site)
@@ -153,8 +157,11 @@ class App:
             try:
                 status, kind, body = await make(scope)
                 headers: tuple[tuple[str, str], ...] = ()
-            except HttpError as error:
-                status, kind, body, headers = error.status, "application/json", body_of(error, "openai"), error.headers
+            except Exception as error:  # noqa: BLE001  # whatever it is, the caller gets an error object
+                said = guarded.as_http(error)
+                if not isinstance(error, HttpError):
+                    self.log.event(f"{scope['path']}: {error if isinstance(error, CosaError) else place_of(error)}")
+                status, kind, body, headers = said.status, "application/json", body_of(said, "openai"), said.headers
             await _send(send, status, kind, body, headers)
 
         return answer
@@ -166,7 +173,8 @@ class App:
         else:
             said = f"this route takes {route.method} only"
             error = HttpError(405, "method_not_allowed", said, headers=(("allow", route.method),))
-        body = b"" if scope["method"] == "HEAD" else body_of(error, "openai")
+        dialect: Dialect = "anthropic" if scope.get("raw_path", b"").startswith(_ANTHROPIC) else "openai"
+        body = b"" if scope["method"] == "HEAD" else body_of(error, dialect)
         await _send(send, error.status, "application/json", body, error.headers)
 
     async def _models(self, scope: dict[str, Any]) -> Answer:
@@ -190,12 +198,11 @@ class App:
         """Judges are made before a site is served, so the upstreams are what is left to ask."""
         if self.draining:
             return 503, "application/json", b'{"status": "draining"}'
-        asked, ready = self._ready
-        if time.monotonic() - asked >= READY_SECONDS:
-            results = await asyncio.gather(*(reachable(served.settings) for served in self.site.upstreams))
-            ready = all(results)
-            self._ready = (time.monotonic(), ready)
-        if not ready:
+        async with self._asking:  # who comes meanwhile gets the same answer
+            if time.monotonic() - self._ready[0] >= READY_SECONDS:
+                results = await asyncio.gather(*(reachable(served.settings) for served in self.site.upstreams))
+                self._ready = (time.monotonic(), all(results))
+        if not self._ready[1]:
             return 503, "application/json", b'{"status": "an upstream is not reachable"}'
         return 200, "application/json", b'{"status": "ready"}'
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from cosa_guard.guard import Guard
 from cosa_guard.server.errors import HttpError
 from cosa_guard.server.guarded import Call, as_http
+from cosa_guard.server.log import place_of, trouble
 from cosa_guard.server.openapi import CheckRequest
 from cosa_guard.server.requests import ClientGone, Receive, Send, read_headers
 from cosa_guard.server.watch import Watch
@@ -38,6 +39,9 @@ async def serve(app: App, scope: dict[str, Any], receive: Receive, send: Send) -
         finally:
             gate.leave(binding.limits)
         call.outcome = ruling.outcome
+        if ruling.error:
+            app.metrics.judge_errors[binding.tenant] += 1
+            app.log.event(f"{call.name} {trouble(ruling.error)}")
         answer = json.dumps(ruling_object(guard, ruling)).encode()
         length = str(len(answer)).encode()
         await call.start(
@@ -56,9 +60,8 @@ async def serve(app: App, scope: dict[str, Any], receive: Receive, send: Send) -
     except Exception as error:  # noqa: BLE001  # whatever it is, the caller gets an error object
         said = as_http(error)
         if said.status >= 500:  # noqa: PLR2004  # HTTP's own line
-            app.log.event(
-                f"{call.name} {type(error).__name__}: {error if isinstance(error, CosaError) else 'unexpected'}"
-            )
+            detail = f"{type(error).__name__}: {error}" if isinstance(error, CosaError) else place_of(error)
+            app.log.event(f"{call.name} {detail}")
         await call.refuse(said)
     finally:
         watch.stop()

@@ -15,6 +15,7 @@ from cosa_guard.exchange import Exchange, Head
 from cosa_guard.guard import Guard
 from cosa_guard.server.errors import Dialect, HttpError, body_of
 from cosa_guard.server.limits import check_request, estimated_tokens
+from cosa_guard.server.log import place_of, trouble
 from cosa_guard.server.requests import ClientGone, Headers, Receive, Send, authenticated, read_body, read_headers
 from cosa_guard.server.site import Binding
 from cosa_guard.server.state import as_items
@@ -40,6 +41,8 @@ __all__ = ["ROUTES", "Call", "GuardedRoute", "as_http", "serve"]
 
 _SHOWN = 500
 _EVENT_STREAM = "text/event-stream"
+_NO_JUDGE = ("the message has parts no judge", "the reply has a part no judge")
+"""How a report begins its reason when there are pictures and the like."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,7 +133,11 @@ class Call:
         binding = self.binding = authenticated(headers, self._app.site)
         guard = _chosen(headers, binding)
         limits, state = binding.limits, binding.state
-        raw = await read_body(headers, receive, limits.body_bytes)
+        state.gate.arrive(limits)
+        try:
+            raw = await read_body(headers, receive, limits.body_bytes)
+        finally:
+            state.gate.arriving -= 1
         now = time.monotonic()
         state.requests.take(1, limits.requests_per_minute, now)
         state.tokens.take(estimated_tokens(len(raw)), limits.tokens_per_minute, now)
@@ -151,11 +158,22 @@ class Call:
         """Send a piece of the answer; waits while the client does not read."""
         await self._send({"type": "http.response.body", "body": piece, "more_body": more})
 
-    def ruled(self, report: Report) -> None:
-        """Note what the guard did."""
+    def ruled(self, report: Report, failure: CosaError | None) -> None:
+        """Note what the guard did, and why it could not."""
         self.act, self.outcome = report.act, report.outcome
-        if report.error and self.binding is not None:
-            self._app.metrics.judge_errors[self.binding.tenant] += 1
+        assert self.binding is not None
+        metrics, tenant = self._app.metrics, self.binding.tenant
+        if failure is not None:
+            kind = type(failure).__name__
+            metrics.guard_errors[tenant, kind] += 1
+            self._app.log.event(f"{self.name} {kind}: {failure}")
+        # Pictures and the like, which no judge covers, are nobody's failure.
+        judge = next((said for one in report.rulings if (said := one.error) and not said.startswith(_NO_JUDGE)), None)
+        if judge is not None:
+            metrics.judge_errors[tenant] += 1
+            self._app.log.event(f"{self.name} {trouble(judge)}")
+        elif failure is None and report.error and not report.error.startswith(_NO_JUDGE):
+            self._app.log.event(f"{self.name} {report.error}")
 
     async def refuse(self, error: HttpError) -> None:
         """Answer with an error object."""
@@ -246,7 +264,9 @@ def _continued(app: App, binding: Binding, body: dict[str, Any]) -> list[Any] | 
         if app.workers > 1:
             said = "previous_response_id needs a proxy with one worker: send the whole conversation as input"
             raise HttpError(400, "previous_response_unavailable", said, param="previous_response_id")
-        body["input"] = binding.state.responses.expand(previous, body.get("input"))
+        body["input"], size = binding.state.responses.expand(previous, body.get("input"))
+        # The model reads it all again, however short the request that refers to it.
+        binding.state.tokens.take(estimated_tokens(size), binding.limits.tokens_per_minute, time.monotonic())
     if keep is False or app.workers > 1 or body.get("input") is None:
         return None
     return as_items(body["input"])
@@ -275,7 +295,7 @@ async def _answer(call: Call, exchange: Exchange, items: list[Any] | None) -> No
             await call.body(body)
     finally:
         await pieces.aclose()
-        call.ruled(exchange.report)
+        call.ruled(exchange.report, exchange.failure)
 
 
 async def _streamed(
@@ -324,8 +344,8 @@ async def _failed(app: App, call: Call, route: GuardedRoute, error: Exception) -
         app.metrics.upstream_errors[call.binding.upstream.settings.name] += 1
     if not isinstance(error, HttpError | UsageError):
         # A CosaError's message is made for logs; anything else may quote the conversation.
-        detail = str(error) if isinstance(error, CosaError | UpstreamError) else "unexpected"
-        app.log.event(f"{call.name} {type(error).__name__}: {detail}")
+        known = isinstance(error, CosaError | UpstreamError)
+        app.log.event(f"{call.name} {f'{type(error).__name__}: {error}' if known else place_of(error)}")
     if call.sent:
         await call.body(protocols[route.path].error_event(said.code, said.message), more=True)
         await call.body(b"")

@@ -14,6 +14,8 @@ __all__ = ["Bucket", "Gate", "check_request", "estimated_tokens"]
 
 _MINUTE = 60.0
 _BYTES_PER_TOKEN = 4
+_LARGEST = 10**9
+"""No model counts further, and no library overflows at it."""
 _TOKEN_FIELDS = ("max_tokens", "max_completion_tokens", "max_output_tokens")
 
 
@@ -53,12 +55,24 @@ class Gate:
     """Places for requests that run, and a first-come queue for those that wait."""
 
     running: int = 0
+    arriving: int = 0
+    """Bodies that are being read."""
     _waiting: deque[asyncio.Future[None]] = field(default_factory=deque)
 
     @property
     def waiting(self) -> int:
         """Requests in the queue."""
         return len(self._waiting)
+
+    def arrive(self, limits: Limits) -> None:
+        """Begin to read a body: no more of them are held than may run and wait.
+
+        Raises:
+            Unavailable: there are too many.
+        """
+        if self.arriving >= limits.concurrency + limits.queue:
+            raise Unavailable(429, "too_many_requests", "too many requests arrive: try again later", retry_after=1)
+        self.arriving += 1
 
     def try_enter(self, limits: Limits) -> bool:
         """Take a place if one is free and nobody waits for it."""
@@ -130,7 +144,7 @@ def check_request(body: dict[str, Any], limits: Limits, *, turns: str, cap: str)
 
 
 def _bounded(value: Any, name: str, most: int | None) -> None:
-    if type(value) is not int or value < 1:
-        raise HttpError(400, "invalid_value", f"{name} is not a whole number of at least 1", param=name)
+    if type(value) is not int or not 1 <= value <= _LARGEST:
+        raise HttpError(400, "invalid_value", f"{name} is not a whole number from 1 to {_LARGEST}", param=name)
     if most is not None and value > most:
         raise HttpError(400, "limit_exceeded", f"{name} is {value}; this key allows {most}", param=name)

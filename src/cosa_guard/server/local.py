@@ -24,6 +24,7 @@ _READ = frozenset(
     | {"seed", "stop", "response_format", "n", "store", "user"}
 )
 """Fields that it understands; `store` and `user` mean nothing here."""
+_SEEDS = 2**32
 
 
 class LocalUpstream:
@@ -105,12 +106,19 @@ def _request(body: Mapping[str, Any]) -> Request:
         raise UsageError(f"a local model does not read {', '.join(unknown)}: leave it out")
     if body.get("n") not in (None, 1):
         raise UsageError("a local model gives one choice: leave n out")
-    stop = body.get("stop") or ()
+    stop = body.get("stop") or []
+    if not isinstance(stop, str | list):
+        raise UsageError("stop is neither a string nor a list of them")
+    if not isinstance(body.get("stream_options") or {}, dict):
+        raise UsageError("stream_options is no object")
+    seed = body.get("seed")
+    if seed is not None and not (type(seed) is int and 0 <= seed < _SEEDS):
+        raise UsageError(f"seed is no whole number from 0 to {_SEEDS - 1}")
     given: dict[str, Any] = {
         "temperature": body.get("temperature"),
         "top_p": body.get("top_p"),
         "max_tokens": body.get("max_completion_tokens") or body.get("max_tokens"),
-        "seed": body.get("seed"),
+        "seed": seed,
         "json_schema": _schema(body.get("response_format")),
     }
     sampling = Sampling(

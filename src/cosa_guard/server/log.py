@@ -3,12 +3,20 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import sys
 import time
+import traceback
+from pathlib import Path
 
-__all__ = ["RequestLog"]
+__all__ = ["RequestLog", "place_of", "trouble"]
 
 FLUSH_SECONDS = 0.25
+_JUDGE = re.compile(
+    r"judge '[^']{1,100}' (raised \w+|gave no verdict within [\d.e+]+ s|answered \w+, not a Verdict)"
+    r"|all \d+ judge threads are busy"
+)
+"""The guard's own words about a judge that failed. What a judge says itself may quote the conversation."""
 
 
 class RequestLog:
@@ -45,6 +53,18 @@ class RequestLog:
         if lines:
             sys.stderr.write("\n".join((*lines, "")))
             sys.stderr.flush()
+
+
+def place_of(error: BaseException) -> str:
+    """An unexpected error by its kind and the line that raised it. Not its text: that may quote a conversation."""
+    last = traceback.extract_tb(error.__traceback__)[-1:]
+    return "".join([type(error).__name__, *(f" at {Path(one.filename).name}:{one.lineno}" for one in last)])
+
+
+def trouble(error: str) -> str:
+    """What a log may say of a judge's error; the audit record has it all."""
+    found = _JUDGE.match(error)
+    return found[0] if found else "a judge failed"
 
 
 def _now() -> str:

@@ -9,6 +9,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from cosa_guard.pool import threads_held
 from cosa_sdk.errors import MissingExtra
 
 if TYPE_CHECKING:
@@ -50,6 +51,8 @@ class Metrics:
     """By route."""
     judge_errors: Counter[str] = field(default_factory=Counter)
     """By tenant: answers in which a judge failed."""
+    guard_errors: Counter[tuple[str, str]] = field(default_factory=Counter)
+    """By tenant and kind: answers that the guard could not give safely."""
     upstream_errors: Counter[str] = field(default_factory=Counter)
     """By upstream."""
     reloads: Counter[str] = field(default_factory=Counter)
@@ -107,12 +110,25 @@ class Metrics:
             for value, count in counted.items():
                 family.add_metric([value, worker], count)
             yield family
+        unsafe = CounterMetricFamily(
+            "cosa_guard_errors", "Answers that could not be given safely.", labels=["tenant", "kind", "worker"]
+        )
+        for (tenant, kind), count in self.guard_errors.items():
+            unsafe.add_metric([tenant, kind, worker], count)
+        yield unsafe
         gone = CounterMetricFamily("cosa_clients_gone", "Requests whose client went away.", labels=["worker"])
         gone.add_metric([worker], self.gone)
         yield gone
-        lost = CounterMetricFamily("cosa_judge_threads_abandoned", "Judges that ran out of time.", labels=["worker"])
+        lost = CounterMetricFamily(
+            "cosa_judge_threads_abandoned", "Judges that were given up on while they ran.", labels=["worker"]
+        )
         lost.add_metric([worker], runtime.pool.abandoned)
         yield lost
+        held = GaugeMetricFamily(
+            "cosa_judge_threads_held", "Threads that such judges hold: they cannot be stopped.", labels=["worker"]
+        )
+        held.add_metric([worker], threads_held())  # in the pools of combined judges too
+        yield held
         for name, text in (("running", "Requests that run."), ("waiting", "Requests that wait for a place.")):
             gauge = GaugeMetricFamily(f"cosa_requests_{name}", text, labels=["tenant", "worker"])
             for tenant, state in runtime.states.items():

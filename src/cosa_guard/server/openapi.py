@@ -54,10 +54,15 @@ class ResponsesRequest(BaseModel):
     store: bool = True
 
 
+class _Turn(BaseModel):
+    role: Literal["user", "assistant"]
+    content: str | list[dict[str, Any]]
+
+
 class MessagesRequest(BaseModel):
     """Anthropic's messages."""
 
-    messages: Annotated[list[_Message], Field(min_length=1)]
+    messages: Annotated[list[_Turn], Field(min_length=1)]
     max_tokens: Annotated[int, Field(ge=1)]
     model: str | None = None
     system: str | None = None
@@ -88,6 +93,7 @@ _FAULTS = {
     "408": "The body did not arrive",
     "413": "The body is larger than the key allows",
     "415": "The body is not plain JSON",
+    "424": "The guard could not answer safely, or not record what it decided: nothing is released",
     "429": "Too many requests; retry-after says when to come back",
     "502": "The model server failed",
     "503": "Decisions cannot be judged or recorded",

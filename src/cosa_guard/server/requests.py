@@ -92,6 +92,8 @@ def _check_framing(headers: Headers, limit: int) -> None:
     found = headers.found
     if b"upgrade" in found:
         raise HttpError(400, "upgrade_not_supported", "this proxy speaks HTTP/1.1 only: send no upgrade", close=True)
+    if b"transfer-encoding" in found and (headers.text(b"transfer-encoding") or "").lower() != "chunked":
+        raise HttpError(400, "unsupported_encoding", "transfer-encoding may be chunked and nothing else", close=True)
     coding = headers.text(b"content-encoding")
     if coding not in {None, "", "identity"}:
         said = "compressed request bodies are not read: send it without content-encoding"

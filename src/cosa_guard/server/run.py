@@ -1,4 +1,4 @@
-"""Running the proxy in one process: uvicorn, signals, draining. The only place that imports uvicorn."""
+"""Running the proxy in one process: uvicorn, signals, draining. Only this and `listener` import uvicorn."""
 
 from __future__ import annotations
 
@@ -10,13 +10,11 @@ import socket
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
-from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from cosa_guard.server import site, tenants
+from cosa_guard.server import listener, site, tenants
 from cosa_guard.server.app import App
-from cosa_guard.server.http1 import PlainUpstream
 from cosa_guard.server.log import RequestLog
 from cosa_guard.server.site import Runtime, Site
 from cosa_guard.server.tenants import Audit, ServeFile, Upstream
@@ -83,8 +81,7 @@ def _build(settings: Settings, runtime: Runtime, file: ServeFile) -> Site:
 
 def _upstream(client: Client, settings: Upstream, secret: str | None) -> Any:
     if settings.kind != "local":
-        plain = str(settings.url).startswith("http://") and find_spec("httptools") is not None
-        return PlainUpstream(settings, secret) if plain else HttpUpstream(settings, secret, client)
+        return HttpUpstream(settings, secret, client)
     from cosa_guard import backends  # noqa: PLC0415  # loads a model
     from cosa_guard.backends.base import blocks  # noqa: PLC0415
     from cosa_guard.server.local import LocalUpstream  # noqa: PLC0415
@@ -188,6 +185,7 @@ def server_of(app: App, settings: Settings, started: Callable[[], None]) -> uvic
     return Server(
         uvicorn.Config(
             app,
+            http=listener.protocol(),
             interface="asgi3",
             lifespan="on",
             ws="none",

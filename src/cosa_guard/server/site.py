@@ -19,7 +19,7 @@ from cosa_guard.judges.base import AnyJudge
 from cosa_guard.judges.cache import Cached
 from cosa_guard.pool import Pool
 from cosa_guard.server import tenants
-from cosa_guard.server.state import TenantState
+from cosa_guard.server.state import OwnTurns, TenantState
 from cosa_guard.server.tenants import KeySource, Limits, Metrics, ServeFile, Tenant, Upstream
 from cosa_guard.verdicts import Entry
 from cosa_sdk import SafetyConfig, presets
@@ -195,19 +195,20 @@ def _bound(
     """Each key of a tenant with its binding; the guards are shared between keys."""
     state = runtime.state(tenant.name)
     chosen = [runtime.judge(name, tenant.name) for name in tenant.judges or judges_registry.default()]
+    sources = {config.name: _config(config.source, folder, files) for config in tenant.configs}
     guards = {
-        config.name: Guard(
-            _config(config.source, folder, files),
+        name: Guard(
+            config,
             judge=chosen,
             accept_unexamined=tenant.accept_unexamined,
             tenant=tenant.name,
             system_is_caller=True,
-            recollection=state.recollection,
+            recollection=OwnTurns(state.recollection, config.digest),
             record=runtime.record,
             judge_timeout=tenant.judge_seconds,
             pool=runtime.pool,
         )
-        for config in tenant.configs
+        for name, config in sources.items()
     }
     models = {model.name: model.upstream or model.name for model in tenant.models}
     return [

@@ -9,11 +9,12 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from cosa_guard.judges.base import AnyJudge
-from cosa_guard.recollection import Recollection
+from cosa_guard.messages import Message
+from cosa_guard.recollection import Kind, Recollection
 from cosa_guard.server.errors import HttpError
 from cosa_guard.server.limits import Bucket, Gate
 
-__all__ = ["Responses", "TenantState", "as_items"]
+__all__ = ["OwnTurns", "Responses", "TenantState", "as_items"]
 
 MOST_BYTES = 64 * 1024 * 1024
 """Of one tenant's stored conversations."""
@@ -47,8 +48,8 @@ class Responses:
     _kept: OrderedDict[str, tuple[int, tuple[Any, ...]]] = field(default_factory=OrderedDict)
     _bytes: int = 0
 
-    def expand(self, previous: Any, given: Any) -> list[Any]:
-        """The whole conversation that a request continues.
+    def expand(self, previous: Any, given: Any) -> tuple[list[Any], int]:
+        """The whole conversation that a request continues, and the bytes that this adds to it.
 
         Raises:
             HttpError: this tenant was never given that id, or it is gone. Nothing tells the two apart, nor an id of
@@ -59,7 +60,7 @@ class Responses:
             said = "previous_response_id is not known: send the whole conversation as input"
             raise HttpError(400, "previous_response_not_found", said, param="previous_response_id")
         self._kept.move_to_end(previous)
-        return [*known[1], *as_items(given)]
+        return [*known[1], *as_items(given)], known[0]
 
     def keep(self, items: Sequence[Any], answer: Mapping[str, Any], most: int) -> None:
         """Store a conversation with the answer that was released."""
@@ -78,6 +79,29 @@ class Responses:
         gone = self._kept.pop(name, None)
         if gone is not None:
             self._bytes -= gone[0]
+
+
+class OwnTurns(Recollection):
+    """What one config's guard gave out, in the memory of its whole tenant.
+
+    A reply counts under the config that let it through: another one may forbid it. A refusal counts under all of them:
+    it only takes a turn away, and a chat goes on when its config changes.
+    """
+
+    def __init__(self, shared: Recollection, config: str) -> None:
+        self._shared = shared
+        self._config = config
+
+    def remember(self, tenant: str, before: Sequence[Message], text: str, kind: Kind) -> None:
+        """As the shared memory does, under this config."""
+        self._shared.remember(tenant if kind == "refusal" else self._own(tenant), before, text, kind)
+
+    def recall(self, tenant: str, before: Sequence[Message], text: str) -> Kind | None:
+        """What was given under this config, or refused under any."""
+        return self._shared.recall(self._own(tenant), before, text) or self._shared.recall(tenant, before, text)
+
+    def _own(self, tenant: str) -> str:
+        return f"{tenant}\0{self._config}"
 
 
 @dataclass(slots=True)

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import hashlib
+import re
 import secrets
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BeforeValidator, Field, StringConstraints, model_validator
+from pydantic import AfterValidator, BeforeValidator, Discriminator, Field, Tag, model_validator
 
 from cosa_sdk.errors import ConfigError, Finding
 from cosa_sdk.model import Line, Model, Name
@@ -34,9 +35,31 @@ __all__ = [
 _FORMATS: dict[str, Format] = {".yaml": "yaml", ".yml": "yaml", ".toml": "toml", ".json": "json"}
 _START = "start with `upstreams:` and `tenants:`"
 
-Hash = Annotated[str, StringConstraints(pattern=r"^sha256:[0-9a-f]{64}$")]
-ModelId = Annotated[str, StringConstraints(pattern=r"^[!-~]{1,200}$")]
-Url = Annotated[str, StringConstraints(pattern=r"^https?://[^\s/?#@]+(/[^\s?#]*)?$", max_length=500)]
+
+def _fits(pattern: str, what: str) -> AfterValidator:
+    """Text of a form that is said in words where it does not fit. The value is not: it may be a secret out of place."""
+    form = re.compile(pattern)
+
+    def check(value: str) -> str:
+        if not form.fullmatch(value):
+            raise fault("form", f"is not {what}")
+        return value
+
+    return AfterValidator(check)
+
+
+def _some(values: tuple[Any, ...]) -> tuple[Any, ...]:
+    if not values:
+        raise fault("empty", "is empty: list at least one")
+    return values
+
+
+Hash = Annotated[str, _fits(r"sha256:[0-9a-f]{64}", "the hash of a key: `cosa serve keys new TENANT` prints it")]
+ModelId = Annotated[str, _fits(r"[!-~]{1,200}", "a model's name: up to 200 printable ASCII characters without spaces")]
+Url = Annotated[
+    str, _fits(r"https?://[^\s/?#@]{1,250}(/[^\s?#]{0,250})?", "a base URL such as http://127.0.0.1:8000/v1")
+]
+Variable = Annotated[str, _fits(r"[A-Za-z_][A-Za-z0-9_]{0,99}", "the name of an environment variable")]
 Count = Annotated[int, Field(ge=1, le=10**9)]
 Protocol = Literal["chat", "responses", "messages"]
 PROTOCOLS: dict[str, tuple[Protocol, ...]] = {
@@ -62,6 +85,12 @@ def _named(value: Any) -> Any:
     return {"name": value} if isinstance(value, str) else value
 
 
+def _source(value: Any) -> Any:
+    if isinstance(value, str):
+        raise fault("key-source", "is not a key but where one is: {env: NAME} or {file: NAME}")
+    return value
+
+
 def _config(value: Any) -> Any:
     if not isinstance(value, str):
         return value
@@ -71,7 +100,7 @@ def _config(value: Any) -> Any:
 class KeySource(Model):
     """Where a secret is: the file itself never holds one."""
 
-    env: Annotated[str, StringConstraints(pattern=r"^[A-Za-z_][A-Za-z0-9_]{0,99}$")] | None = None
+    env: Variable | None = None
     """Name of an environment variable."""
     file: Line | None = None
     """A file that holds the secret and nothing else."""
@@ -90,7 +119,7 @@ class Upstream(Model):
     kind: Literal["openai", "anthropic", "local"] = "openai"
     url: Url | None = None
     """Base URL, such as `http://127.0.0.1:8000/v1`."""
-    key: KeySource | None = None
+    key: Annotated[KeySource | None, BeforeValidator(_source)] = None
     serves: tuple[Protocol, ...] = ()
     """Protocols that it speaks; by default those of its kind."""
     model: Line | None = None
@@ -173,9 +202,9 @@ class Tenant(Model):
     keys: tuple[
         Annotated[Key, BeforeValidator(lambda value: {"hash": value} if isinstance(value, str) else value)], ...
     ]
-    configs: Annotated[tuple[Annotated[Config, BeforeValidator(_config)], ...], Field(min_length=1)]
+    configs: Annotated[tuple[Annotated[Config, BeforeValidator(_config)], ...], AfterValidator(_some)]
     upstream: Name
-    models: Annotated[tuple[Annotated[ModelName, BeforeValidator(_named)], ...], Field(min_length=1)]
+    models: Annotated[tuple[Annotated[ModelName, BeforeValidator(_named)], ...], AfterValidator(_some)]
     """The first one is used when a request names none."""
     judges: tuple[Line, ...] = ()
     """Names, asked in order; `rules`, and `embedded` where it is installed, by default."""
@@ -213,17 +242,20 @@ class Audit(Model):
 class Metrics(Model):
     """Who may read `/metrics`."""
 
-    token: KeySource
+    token: Annotated[KeySource, BeforeValidator(_source)]
     """Asked for as `Authorization: Bearer TOKEN`."""
 
 
 class ServeFile(Model):
     """Everything that `cosa serve` is told."""
 
-    upstreams: Annotated[tuple[Upstream, ...], Field(min_length=1)]
-    tenants: Annotated[tuple[Tenant, ...], Field(min_length=1)]
+    upstreams: Annotated[tuple[Upstream, ...], AfterValidator(_some)]
+    tenants: Annotated[tuple[Tenant, ...], AfterValidator(_some)]
     audit: Audit | None = None
-    metrics: bool | Metrics = False
+    metrics: Annotated[
+        Annotated[bool, Tag("off")] | Annotated[Metrics, Tag("on")],
+        Discriminator(lambda value: "on" if isinstance(value, dict | Metrics) else "off"),
+    ] = False
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:

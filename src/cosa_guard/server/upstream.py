@@ -17,9 +17,9 @@ from cosa_sdk.errors import BackendError, MissingExtra
 if TYPE_CHECKING:
     import aiohttp
 
-__all__ = ["STREAMED", "Client", "HttpUpstream", "UpstreamError", "fixed_headers", "listed", "reachable"]
+__all__ = ["Client", "HttpUpstream", "UpstreamError", "listed", "reachable"]
 
-STREAMED = 16
+_STREAMED = 16
 """How many times larger a stream may be than a whole answer: most of it is wrapping."""
 ANTHROPIC_VERSION = "2023-06-01"
 
@@ -73,7 +73,7 @@ class Client:
             await asyncio.sleep(0)  # the sockets close in the next round of the loop
 
 
-def fixed_headers(settings: Upstream, secret: str | None) -> dict[str, str]:
+def _fixed_headers(settings: Upstream, secret: str | None) -> dict[str, str]:
     """All that an upstream is told in headers: nothing of a client's request, and the upstream's own key."""
     headers = {"content-type": "application/json", "accept-encoding": "identity", "user-agent": "cosa"}
     if settings.kind == "anthropic":
@@ -100,7 +100,7 @@ class HttpUpstream:
         self._client = client
         self._base = str(settings.url).rstrip("/")
         # Compressed answers could grow beyond all measure when unpacked.
-        self._headers = fixed_headers(settings, secret)
+        self._headers = _fixed_headers(settings, secret)
         self._timeout: aiohttp.ClientTimeout | None = None
 
     async def astream(self, outgoing: Outgoing) -> AsyncGenerator[Head | bytes, None]:
@@ -120,7 +120,7 @@ class HttpUpstream:
                 timeout=self._timeout,
             ) as answer:  # fmt: skip
                 yield Head(answer.status, tuple(answer.headers.items()))
-                most = self._settings.answer_bytes * (STREAMED if outgoing.stream else 1)
+                most = self._settings.answer_bytes * (_STREAMED if outgoing.stream else 1)
                 if (answer.content_length or 0) > most:
                     raise self._too_large()
                 if answer.content_length is not None and not outgoing.stream:

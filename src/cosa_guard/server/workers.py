@@ -38,6 +38,8 @@ def serve(settings: Settings, *, started: Callable[[str], None]) -> None:
         MissingExtra: uvicorn or aiohttp is not installed.
     """
     several = settings.workers > 1
+    if several:  # a port that may be shared could be shared with another proxy, under other configs
+        listening(settings).close()
     with listening(settings, shared=several) as sock:  # with several workers it only keeps the port for them
         settings = replace(settings, port=sock.getsockname()[1])
         host = f"[{settings.host}]" if ":" in settings.host else settings.host

@@ -108,6 +108,17 @@ def test_a_line_that_is_cut_short_is_an_error(tmp_path, monkeypatch):
         record(entry(config="d"))
 
 
+def test_a_file_that_was_removed_takes_nothing(tmp_path, monkeypatch):
+    path = tmp_path / "audit.jsonl"
+    record = JsonlRecord(path)
+    path.unlink()
+    real = time.time
+    monkeypatch.setattr("cosa_guard.audit.jsonl.time.time", lambda: real() + 2)  # it is looked for once a second
+
+    with pytest.raises(AuditError, match="was removed"):
+        record(entry())
+
+
 def test_a_closed_record_takes_nothing(tmp_path):
     record = JsonlRecord(tmp_path / "audit.jsonl")
     record.close()

@@ -315,6 +315,18 @@ def test_no_byte_can_be_changed_in_a_valid_log(whole, place, keys, name, share, 
         assert altered.anchored < line
 
 
+@pytest.mark.parametrize("name", sorted(FILES))
+def test_no_file_of_a_valid_log_can_be_cut(whole, place, keys, name):
+    log = copied(whole, place)
+    data = FILES[name](whole).read_bytes()
+    statuses = set()
+    for size in {*range(0, len(data), 1 + len(data) // 60), len(data) - 1}:
+        (log / FILES[name](whole).name).write_bytes(data[:size])
+        statuses.add(verify(log, keys=keys.trusted).status)
+
+    assert {{"manifest": "broken", "heads": "unanchored"}.get(name, "truncated")} == statuses
+
+
 @settings(max_examples=100)
 @given(order=st.lists(st.integers(0, COUNT - 1), max_size=COUNT + 2))
 def test_no_other_order_or_choice_of_lines_is_valid(whole, place, keys, order):

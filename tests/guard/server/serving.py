@@ -9,7 +9,7 @@ import json
 import socket
 import threading
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import yaml
 from tests.guard.build import PATIENCE
@@ -117,6 +117,8 @@ class Upstream:
         self.seen = []
         self.ended = 0
         """Answers whose connection the proxy closed before they were over, or that ended."""
+        self.open, self.used = set(), set()
+        """The proxy's ends of connections: those that are open, and those that a request came through."""
         self._loop = Loop()
         self._server = self._loop.do(asyncio.start_server(self._serve, "127.0.0.1", 0))
         self.port = self._server.sockets[0].getsockname()[1]
@@ -125,13 +127,19 @@ class Upstream:
     def reset(self):
         self.script, self.said, self.ended = None, "The library opens at nine. It closes at five.", 0
         self.seen.clear()
+        self.used.clear()
 
     def stop(self):
-        self._server.close()
+        async def close():  # on its own thread: connections that end there would close it at the same time
+            self._server.close()
+
+        self._loop.do(close())
         self._loop.stop()
 
     async def _serve(self, reader, writer):
         line = Line(reader, writer)
+        port = writer.get_extra_info("peername")[1]
+        self.open.add(port)
         try:
             while True:
                 head = (await reader.readuntil(b"\r\n\r\n")).decode().split("\r\n")
@@ -140,6 +148,7 @@ class Upstream:
                 body = await reader.readexactly(int(headers.get("content-length", 0)))
                 seen = Seen(method, path, headers, body)
                 self.seen.append(seen)
+                self.used.add(port)
                 try:
                     await (self.script or self.answer)(seen, line)
                 finally:
@@ -147,6 +156,7 @@ class Upstream:
         except (asyncio.IncompleteReadError, ConnectionError):
             writer.transport.abort()
         finally:
+            self.open.discard(port)
             writer.close()
 
     async def answer(self, seen, line):
@@ -266,7 +276,8 @@ class Proxy:
     port: int
     server: object
     thread: threading.Thread
-    keys: dict = field(default_factory=dict)
+    tasks: int = 0
+    """That run while nobody asks for anything."""
 
     def ask(self, path="/v1/chat/completions", body=None, *, key=None, method="POST", headers=(), raw=None):
         """One request on a connection of its own."""
@@ -292,6 +303,14 @@ class Proxy:
         body = {"messages": [{"role": "user", "content": text}], **fields}
         return self.ask(body=body, key=key, headers=headers)
 
+    def opened(self, body, *, key):
+        """A connection with a request on it whose answer nobody has read."""
+        data = json.dumps(body).encode()
+        head = f"POST /v1/chat/completions HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {key}\r\nContent-Type: application/json\r\nContent-Length: {len(data)}\r\n\r\n"
+        line = socket.create_connection(("127.0.0.1", self.port), timeout=PATIENCE)
+        line.sendall(head.encode() + data)
+        return line
+
     def raw(self, data, *, until_closed=True):
         """Bytes as they are; everything that comes back until the proxy closes."""
         with socket.create_connection(("127.0.0.1", self.port), timeout=PATIENCE) as line:
@@ -301,6 +320,24 @@ class Proxy:
                 while piece := line.recv(65536):
                     out += piece
             return out
+
+    @property
+    def loop(self):
+        return self.server.servers[0].get_loop()
+
+    def resting(self):
+        """Ends of connections to upstreams that wait for the next request."""
+        transports = [one._transport for served in self.app.site.upstreams for one in getattr(served.backend, "_idle", ())]
+        pooled = self.app._client.session.connector._conns.values()
+        return {one.get_extra_info("sockname")[1] for one in [*transports, *(row[0].transport for rows in pooled for row in rows)]}
+
+    def settle(self, upstream):
+        """Wait until nothing is left of any request: no task, no place at the gate, no connection in use at either end."""
+        states = self.app.runtime.states.values()
+        wait_until(lambda: not any(state.gate.running or state.gate.waiting for state in states), "a free gate")
+        wait_until(lambda: len(asyncio.all_tasks(self.loop)) <= self.tasks, "the end of all tasks")
+        wait_until(lambda: not (upstream.used & upstream.open) - self.resting(), "the end of all connections upstream")
+        wait_until(lambda: not any(line.cycle and not line.cycle.response_complete for line in [*self.server.server_state.connections]), "answered clients")
 
     def stop(self):
         self.server.should_exit = True
@@ -322,7 +359,9 @@ def start(path, **options):
     thread = threading.Thread(target=lambda: asyncio.run(serve()), daemon=True)
     thread.start()
     assert ready.wait(PATIENCE)
-    return Proxy(app, sock.getsockname()[1], server, thread)
+    one = Proxy(app, sock.getsockname()[1], server, thread)
+    one.tasks = len(asyncio.all_tasks(one.loop))
+    return one
 
 
 @contextlib.contextmanager

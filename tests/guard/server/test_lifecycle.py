@@ -7,6 +7,7 @@ import json
 import os
 import re
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -24,12 +25,8 @@ from cosa_guard.server.tenants import hashed
 posix = pytest.mark.skipif(os.name != "posix", reason="signals")
 
 
-def loop_of(proxy):
-    return proxy.server.servers[0].get_loop()
-
-
 def reload(proxy):
-    return asyncio.run_coroutine_threadsafe(proxy.app.reload(), loop_of(proxy)).result(PATIENCE)
+    return asyncio.run_coroutine_threadsafe(proxy.app.reload(), proxy.loop).result(PATIENCE)
 
 
 class TestReload:
@@ -79,6 +76,20 @@ class TestReload:
             (tmp_path / "strict.yaml").unlink()
             assert not reload(proxy)
             assert 200 == proxy.chat(key=FILM).status
+
+    def test_a_judge_that_cannot_be_made_leaves_the_old_one_served_and_the_files_watched(self, upstream, tmp_path, monkeypatch, capfd):
+        monkeypatch.setattr(app_module, "RELOAD_SECONDS", 0.05)
+        path = write(tmp_path, upstream)
+        with serving(path) as proxy:
+            with monkeypatch.context() as patch:
+                patch.setattr("cosa_guard.judges.make", lambda name: 1 / 0)
+                path.write_text(path.read_text().replace("- rules", "- a-plugin"))
+                wait_until(lambda: proxy.app.metrics.reloads["failed"], "the failure")
+            assert 200 == proxy.chat(key=FILM).status
+            write(tmp_path, upstream)
+            wait_until(lambda: proxy.app.metrics.reloads["ok"], "the reload")
+
+        assert "reload failed, serving what was served before: ZeroDivisionError at test_lifecycle.py:" in capfd.readouterr().err
 
     @pytest.mark.parametrize("name", ["serve.yaml", "strict.yaml", "upstream.key"])
     def test_a_change_of_any_file_is_seen(self, upstream, tmp_path, name, monkeypatch):
@@ -165,7 +176,8 @@ def proxy_at(port):
 
 @posix
 class TestCommand:
-    def test_sigterm_drains_and_exits_with_0(self, upstream, tmp_path):
+    @pytest.mark.parametrize("stream", [False, True])
+    def test_sigterm_drains_and_exits_with_0(self, upstream, tmp_path, stream):
         release, asked = threading.Event(), threading.Event()
 
         async def hold(seen, line):
@@ -177,7 +189,7 @@ class TestCommand:
         upstream.script = hold
         with Command(write(tmp_path, upstream), "--port", 0) as command:
             proxy, answers = proxy_at(command.port()), []
-            thread = threading.Thread(target=lambda: answers.append(proxy.chat(key=FILM)))
+            thread = threading.Thread(target=lambda: answers.append(proxy.chat(key=FILM, stream=stream)))
             thread.start()
             assert asked.wait(PATIENCE)
             command.process.send_signal(signal.SIGTERM)
@@ -186,7 +198,7 @@ class TestCommand:
             release.set()
             thread.join(PATIENCE)
 
-            assert 200 == answers[0].status
+            assert (200, upstream.said) == (answers[0].status, answers[0].text)
             assert 0 == command.process.wait(PATIENCE)
 
         assert "/chat/completions 200 tenant=film" in command.text
@@ -264,10 +276,18 @@ class TestCommand:
             assert 401 == proxy.chat(key=FILM).status
             assert key not in command.text
 
-    def test_a_port_that_is_taken_exits_with_2(self, upstream, tmp_path):
-        with Command(write(tmp_path, upstream), "--port", upstream.port) as command:
-            assert 2 == command.process.wait(PATIENCE)
-            wait_until(lambda: "choose another --port" in command.text)
+    @pytest.mark.parametrize("workers", [1, 2])
+    @pytest.mark.parametrize("shared", [False, True])
+    def test_a_port_that_is_taken_exits_with_2(self, upstream, tmp_path, workers, shared):
+        """Also by another proxy with several workers: the system would give half of the requests to each."""
+        with socket.socket() as other:
+            if shared:
+                other.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+            other.bind(("127.0.0.1", 0))
+            other.listen()
+            with Command(write(tmp_path, upstream), "--port", other.getsockname()[1], "--workers", workers) as command:
+                assert 2 == command.process.wait(PATIENCE)
+                wait_until(lambda: "choose another --port" in command.text)
 
 
 def worker_of(proxy):
@@ -296,6 +316,29 @@ def test_readiness_says_that_it_drains(upstream, tmp_path):
         answer = proxy.ask("/readyz", method="GET")
 
     assert (503, {"status": "draining"}) == (answer.status, answer.json)
+
+
+def test_readiness_asks_an_upstream_once_for_all_who_ask(upstream, tmp_path, monkeypatch):
+    asked, go_on = [], asyncio.Event()
+
+    async def reachable(settings):
+        asked.append(settings.name)
+        await go_on.wait()
+        return True
+
+    monkeypatch.setattr(app_module, "reachable", reachable)
+    statuses = []
+    with serving(write(tmp_path, upstream)) as proxy:
+        threads = [threading.Thread(target=lambda: statuses.append(proxy.ask("/readyz", method="GET").status)) for _ in range(5)]
+        for thread in threads:
+            thread.start()
+        lines = proxy.server.server_state.connections
+        wait_until(lambda: len(asked) == 2 and sum(line.cycle is not None for line in [*lines]) == 5, "five who wait")
+        proxy.loop.call_soon_threadsafe(go_on.set)
+        for thread in threads:
+            thread.join(PATIENCE)
+
+    assert ([200] * 5, ["main", "claude"]) == (statuses, asked)
 
 
 def test_a_key_is_printed_once_and_its_hash_opens(upstream, tmp_path):

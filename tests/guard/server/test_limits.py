@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import socket
 import threading
 
 import pytest
@@ -132,6 +134,10 @@ class TestRequests:
 
         assert (400, "n") == (caught.value.status, caught.value.param)
 
+    def test_a_number_that_no_library_could_hold_is_refused_without_any_limit(self):
+        with pytest.raises(HttpError, match="from 1 to"):
+            check_request({"max_tokens": 10**30}, Limits(), turns="messages", cap="max_tokens")
+
     @pytest.mark.parametrize("name", ["max_tokens", "max_completion_tokens", "max_output_tokens"])
     def test_every_name_of_the_reply_limit_is_held_to_it(self, name):
         with pytest.raises(HttpError, match="allows 10"):
@@ -159,15 +165,11 @@ class TestRequests:
 def test_a_rate_answers_429_with_retry_after_and_outlives_a_reload(upstream, tmp_path, limits, status, code):
     with serving(write(tmp_path, upstream, tenants=[film(limits=limits)])) as proxy:
         first = [proxy.chat(key=FILM).status for _ in range(2)]
-        assert asyncio.run_coroutine_threadsafe(proxy.app.reload(), loop_of(proxy)).result(PATIENCE)
+        assert asyncio.run_coroutine_threadsafe(proxy.app.reload(), proxy.loop).result(PATIENCE)
         answer = proxy.chat(key=FILM)
 
     assert ([200, 200], status, code) == (first, answer.status, answer.code)
     assert int(answer.headers["retry-after"]) >= 1
-
-
-def loop_of(proxy):
-    return proxy.server.servers[0].get_loop()
 
 
 def test_more_than_may_run_wait_and_more_than_may_wait_get_429(upstream, tmp_path):
@@ -193,6 +195,23 @@ def test_more_than_may_run_wait_and_more_than_may_wait_get_429(upstream, tmp_pat
             thread.join(PATIENCE)
 
     assert ([200, 200], 429, "too_many_requests") == (answers, refused.status, refused.code)
+
+
+def test_no_more_bodies_are_taken_in_than_may_run_and_wait(upstream, tmp_path):
+    """Whoever sends slowly would fill the memory with what never runs."""
+    head = f"POST /v1/chat/completions HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {FILM}\r\nContent-Length: 100\r\n\r\n{{"
+    with serving(write(tmp_path, upstream, tenants=[film(limits={"concurrency": 1, "queue": 1})])) as proxy, contextlib.ExitStack() as slow:
+        gate = proxy.app.runtime.state("film").gate
+        for _ in range(2):
+            line = slow.enter_context(socket.create_connection(("127.0.0.1", proxy.port), timeout=PATIENCE))
+            line.sendall(head.encode())
+        wait_until(lambda: gate.arriving == 2)
+        refused = proxy.chat(key=FILM)
+        slow.close()
+        proxy.settle(upstream)
+        served = proxy.chat(key=FILM)
+
+    assert (429, "too_many_requests", 200) == (refused.status, refused.code, served.status)
 
 
 def test_a_limit_on_the_body_is_the_keys_own(upstream, tmp_path):

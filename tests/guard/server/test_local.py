@@ -68,10 +68,12 @@ def test_what_the_request_says_reaches_the_model():
 
 @pytest.mark.parametrize("fields", [
     {"n": 2}, {"tools": [{"type": "function"}]}, {"logprobs": True}, {"response_format": {"type": "x"}}, {"temperature": 9}, {"stop": [1]}, {"messages": []},
-    {"max_tokens": -1}, {"messages": [{"role": "x", "content": "a"}]},
+    {"max_tokens": -1}, {"messages": [{"role": "x", "content": "a"}]}, {"stop": 5}, {"stop": {"a": 1}}, {"stop": [""]}, {"stream_options": "x"},
+    {"stream_options": [1]}, {"seed": "x"}, {"seed": -1}, {"seed": 10**30}, {"seed": True}, {"top_p": []}, {"temperature": "x"},
 ])
-def test_what_a_local_model_cannot_do_is_said(fields):
-    head, body = asked(FakeBackend("x"), **fields)
+@pytest.mark.parametrize("stream", [False, True])
+def test_what_a_local_model_cannot_do_is_said(fields, stream):
+    head, body = asked(FakeBackend("x"), stream=stream, **fields)
 
     assert (400, "unsupported_value") == (head.status, json.loads(body)["error"]["code"])
 

@@ -67,7 +67,12 @@ def test_keys_are_random_and_their_hashes_fit_the_file(tmp_path):
     ({"upstreams": [{"name": "main"}]}, "needs a url"),
     ({"upstreams": [{**UPSTREAM, "kind": "local"}]}, "takes neither url nor key"),
     ({"upstreams": [{**UPSTREAM, "key": {"env": "A", "file": "b"}}]}, "exactly one of env and file"),
-    ({"upstreams": [{**UPSTREAM, "key": "sk-secret"}]}, "upstreams[0].key"),
+    ({"upstreams": [{**UPSTREAM, "key": "sk-secret"}]}, "upstreams[0].key: is not a key but where one is: {env: NAME} or {file: NAME}"),
+    ({"upstreams": [{**UPSTREAM, "key": {"env": "sk-secret"}}]}, "upstreams[0].key.env: is not the name of an environment variable"),
+    ({"upstreams": [{**UPSTREAM, "url": "127.0.0.1:8000"}]}, "upstreams[0].url: is not a base URL such as http://127.0.0.1:8000/v1"),
+    ({"metrics": {"token": "sk-secret"}}, "token: is not a key but where one is"),
+    ({"tenants": [film(keys=["sk-secret"])]}, "keys[0].hash: is not the hash of a key: `cosa serve keys new TENANT` prints it"),
+    ({"tenants": [film(models=["my model"])]}, "models[0].name: is not a model's name"),
     ({"more": 1}, "unknown key 'more'; known here: upstreams, tenants, audit, metrics"),
 ])
 def test_what_is_wrong_with_a_file_is_said_with_its_place(tmp_path, change, said):
@@ -77,6 +82,8 @@ def test_what_is_wrong_with_a_file_is_said_with_its_place(tmp_path, change, said
 
     assert said in str(caught.value)
     assert f"{path}:" in str(caught.value)
+    assert "secret" not in str(caught.value)
+    assert "after validation" not in str(caught.value)
 
 
 @pytest.mark.parametrize("text", ["", "- a", "a: &b 1", "a: 1\na: 2", "tenants: [", "\0", "a: 2020-01-01", "x: 1.5"])
