@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from concurrent.futures import Future
 from dataclasses import dataclass
 from functools import partial
@@ -21,6 +21,8 @@ from cosa_sdk.errors import JudgeError, UsageError, nearest
 __all__ = ["Ended", "Keeping", "Ports", "ask", "blocking", "inline", "judged", "late", "patience", "settle"]
 
 T = TypeVar("T")
+GRACE = 1.0
+"""Seconds that an awaited judge has to end when it is cancelled."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,9 +41,9 @@ def judged(judge: Judge, case: Case) -> Verdict:
     """A verdict, or `JudgeError` whatever the judge does."""
     try:
         return _checked(judge, judge.judge(case), case)
-    except JudgeError:
+    except (JudgeError, KeyboardInterrupt):
         raise
-    except Exception as error:
+    except BaseException as error:  # SystemExit too: it would end the caller's event loop
         raise JudgeError(f"judge {judge.name!r} raised {type(error).__name__}: {error}") from error
 
 
@@ -67,8 +69,7 @@ def patience(judge: AnyJudge, ports: Ports) -> float:
 
 
 def late(judge: AnyJudge, ports: Ports) -> JudgeError:
-    """The error of a judge whose time is up; its thread is counted as given up on."""
-    ports.pool.abandoned += 1
+    """The error of a judge whose time is up."""
     return JudgeError(f"judge {judge.name!r} gave no verdict within {patience(judge, ports):g} s")
 
 
@@ -129,20 +130,43 @@ async def ask(judge: AnyJudge, case: Case, ports: Ports) -> Verdict:
     """
     if hasattr(judge, "ajudge"):
         try:
-            return _checked(judge, await asyncio.wait_for(judge.ajudge(case), patience(judge, ports)), case)
-        except TimeoutError:
-            raise JudgeError(f"judge {judge.name!r} gave no verdict within {patience(judge, ports):g} s") from None
+            return _checked(judge, await _answer(judge.ajudge(case), judge, ports), case)
         except JudgeError:
             raise
         except Exception as error:
             raise JudgeError(f"judge {judge.name!r} raised {type(error).__name__}: {error}") from error
     if judge.inline:
         return judged(judge, case)
-    future = asyncio.wrap_future(ports.pool.submit(partial(judged, judge, case)))
+    call = ports.pool.submit(partial(judged, judge, case))
     try:
-        return await asyncio.wait_for(future, patience(judge, ports))
+        return await asyncio.wait_for(asyncio.wrap_future(call), patience(judge, ports))
     except TimeoutError:
         raise late(judge, ports) from None
+    finally:
+        ports.pool.abandon(call)  # where it is not done: out of time, or cancelled with its caller
+
+
+async def _answer(answering: Coroutine[Any, Any, T], judge: AnyJudge, ports: Ports) -> T:
+    """What a judge answers in time. One that goes on although it was cancelled is left to itself."""
+    task = asyncio.ensure_future(answering)
+    try:
+        await asyncio.wait([task], timeout=patience(judge, ports))
+        if not task.done():
+            raise late(judge, ports)
+        if task.cancelled():
+            raise JudgeError(f"judge {judge.name!r} cancelled itself")
+        return task.result()
+    finally:
+        if not task.done():
+            task.cancel()
+            await asyncio.wait([task], timeout=GRACE)
+        task.add_done_callback(_seen)
+
+
+def _seen(task: asyncio.Future[Any]) -> None:
+    """Look at how it ended, or asyncio would complain of an error that nobody saw."""
+    if not task.cancelled():
+        task.exception()
 
 
 async def settle(flow: Flow[T], ports: Ports, first: Ask | Keeping) -> T:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator
 from concurrent.futures import Future
 from concurrent.futures import TimeoutError as FutureTimeout
 from dataclasses import dataclass, field
@@ -14,13 +14,15 @@ from typing import Any, Generic, TypeVar, cast
 from cosa_guard.asking import Ended, Keeping, Ports, ask, blocking, inline, judged, late, patience, settle
 from cosa_guard.backends import base as backends
 from cosa_guard.backends.base import AnyBackend
-from cosa_guard.judges.base import AnyJudge
 from cosa_guard.messages import Delta
 from cosa_guard.steps import READY, Ask, Begin, Close, Emit, Flow, Open, Pull, Record, Settle, Step
 from cosa_guard.verdicts import Verdict
 from cosa_sdk.errors import JudgeError, UsageError
 
 __all__ = ["Outcome", "Ports", "adrive", "drive"]
+
+AT_ONCE = 8
+"""Begun flows of one call whose judges work at a time: a text that comes in one piece must not fill the pool."""
 
 T = TypeVar("T")
 _UNSET: Any = object()
@@ -39,62 +41,111 @@ class Outcome(Generic[T]):
 
 
 class _Task(Generic[T]):
-    """A begun flow of asks, stepped by whoever looks at it; judges that take time run on the pool meanwhile."""
+    """A begun flow of asks, stepped by whoever looks at it; judges that take time run on the pool meanwhile.
 
-    __slots__ = ("_deadline", "_flow", "_future", "_judge", "_ports", "result")
+    Args:
+        beside: the other begun flows of the call. Where too many of them have a judge at work, this one's waits until
+            it is its turn, or until somebody waits for it.
+    """
 
-    def __init__(self, flow: Flow[T], ports: Ports) -> None:
+    __slots__ = ("_ask", "_beside", "_deadline", "_flow", "_ports", "future", "result")
+
+    def __init__(self, flow: Flow[T], ports: Ports, beside: Iterable[_Task[Any]] = ()) -> None:
         self._flow = flow
         self._ports = ports
-        self._future: Future[Verdict] | None = None
-        self._judge: AnyJudge | None = None
+        self._beside = beside
+        self._ask: Ask | None = None
+        self.future: Future[Verdict] | None = None
         self._deadline = 0.0
         self.result: T = _UNSET
         self._advance(partial(flow.send, None))
 
     @property
     def ready(self) -> bool:
-        while self._future is not None and (self._future.done() or time.monotonic() >= self._deadline):
+        while self.future is not None and (self.future.done() or time.monotonic() >= self._deadline):
             self._collect()
-        return self._future is None
+        return self._ask is None
 
     def wait(self) -> T:
-        while self._future is not None:
-            self._collect()
+        while self._ask is not None:
+            if self.future is None:
+                self._submit(self._ask)
+            else:
+                self._collect()
         return self.result
+
+    def take_turn(self) -> None:
+        """Have its judge begin, if there is one and its turn has come."""
+        if self._ask is not None and self.future is None:
+            working = sum(task.future is not None for task in self._beside)
+            if working < AT_ONCE:
+                self._submit(self._ask)
+
+    def leave(self) -> None:
+        """Nobody waits for it any more."""
+        if self.future is not None:
+            self._ports.pool.abandon(self.future)
+        self._flow.close()
+
+    def _submit(self, ask: Ask) -> None:
+        try:
+            self.future = self._ports.pool.submit(partial(judged, blocking(ask.judge), ask.case))
+        except JudgeError as error:  # the pool is full
+            self._advance(partial(self._flow.throw, error))
+        else:
+            self._deadline = time.monotonic() + patience(ask.judge, self._ports)
 
     def _collect(self) -> None:
         """Take the running judge's verdict, at the latest by its deadline, and go on."""
-        future, judge = self._future, self._judge
+        future, ask = self.future, self._ask
         assert future is not None
-        assert judge is not None
-        self._future = None
+        assert ask is not None
+        self.future = None
         try:
             verdict = future.result(max(0.0, self._deadline - time.monotonic()))
         except FutureTimeout:
-            self._advance(partial(self._flow.throw, late(judge, self._ports)))
+            self._ports.pool.abandon(future)
+            self._advance(partial(self._flow.throw, late(ask.judge, self._ports)))
         except JudgeError as error:
             self._advance(partial(self._flow.throw, error))
         else:
             self._advance(partial(self._flow.send, verdict))
 
     def _advance(self, resume: Callable[[], Step[Any]]) -> None:
-        while True:
-            step = inline(self._flow, self._ports, resume)
-            if isinstance(step, Ended):
-                self.result = step.result
-                return
-            if isinstance(step, Keeping):
-                resume = partial(self._flow.send, step.kept.result())
-                continue
-            try:
-                self._future = self._ports.pool.submit(partial(judged, blocking(step.judge), step.case))
-            except JudgeError as error:  # the pool is full
-                resume = partial(self._flow.throw, error)
-                continue
-            self._judge = step.judge
-            self._deadline = time.monotonic() + patience(step.judge, self._ports)
+        self._ask = None
+        step = inline(self._flow, self._ports, resume)
+        while isinstance(step, Keeping):
+            step = inline(self._flow, self._ports, partial(self._flow.send, step.kept.result()))
+        if isinstance(step, Ended):
+            self.result = step.result
             return
+        self._ask = step
+        self.take_turn()
+
+
+class _Tasks:
+    """The begun flows of a call, oldest first."""
+
+    def __init__(self, ports: Ports) -> None:
+        self._ports = ports
+        self._begun: dict[_Task[Any], None] = {}
+
+    def begin(self, flow: Flow[T]) -> _Task[T]:
+        task = _Task(flow, self._ports, self._begun.keys())
+        self._begun[task] = None
+        return task
+
+    def settle(self, task: _Task[T]) -> T:
+        result = task.wait()
+        self._begun.pop(task, None)
+        for other in self._begun:
+            if not other.ready:
+                other.take_turn()
+        return result
+
+    def leave(self) -> None:
+        for task in self._begun:
+            task.leave()
 
 
 def _one_ask(ask: Ask) -> Flow[Verdict]:
@@ -107,6 +158,7 @@ def drive(flow: Flow[T], ports: Ports, outcome: Outcome[T]) -> Iterator[Any]:  #
     Closing the iterator closes the flow and stops the backend.
     """
     stream: Iterator[Delta] | None = None
+    tasks = _Tasks(ports)
     answer: Any = None
     try:
         while True:
@@ -121,10 +173,10 @@ def drive(flow: Flow[T], ports: Ports, outcome: Outcome[T]) -> Iterator[Any]:  #
                     answer = next(stream, None) if stream is not None else None
                 case Emit(piece):
                     yield piece
-                case Begin(begun):
-                    answer = _Task(begun, ports)
+                case Begin(inner):
+                    answer = tasks.begin(inner)
                 case Settle(ticket):
-                    answer = cast("_Task[Any]", ticket).wait()
+                    answer = tasks.settle(cast("_Task[Any]", ticket))
                 case Ask(judge, case):
                     try:
                         quick = judge.inline
@@ -145,6 +197,7 @@ def drive(flow: Flow[T], ports: Ports, outcome: Outcome[T]) -> Iterator[Any]:  #
                     raise TypeError(f"unknown step {step!r}")
     finally:
         flow.close()
+        tasks.leave()
         _close(stream)
 
 
@@ -218,10 +271,15 @@ class _ATask(Generic[T]):
 
     __slots__ = ("_result", "future")
 
-    def __init__(self, flow: Flow[T], ports: Ports) -> None:
+    def __init__(self, flow: Flow[T], ports: Ports, turns: asyncio.Semaphore) -> None:
         step = inline(flow, ports, partial(flow.send, None))
         self._result: T = step.result if isinstance(step, Ended) else _UNSET
-        self.future = None if isinstance(step, Ended) else asyncio.ensure_future(settle(flow, ports, step))
+        self.future = None if isinstance(step, Ended) else asyncio.ensure_future(self._run(turns, flow, ports, step))
+
+    @staticmethod
+    async def _run(turns: asyncio.Semaphore, flow: Flow[T], ports: Ports, first: Ask | Keeping) -> T:
+        async with turns:
+            return await settle(flow, ports, first)
 
     @property
     def ready(self) -> bool:
@@ -237,6 +295,7 @@ async def adrive(  # noqa: C901, PLR0912, PLR0915  # one arm a step
     """As `drive`, awaiting. Judges run as tasks while the next piece is on its way."""
     stream: _Stream | None = None
     begun: set[_ATask[Any]] = set()
+    turns = asyncio.Semaphore(AT_ONCE)
     answer: Any = None
     try:
         while True:
@@ -252,7 +311,7 @@ async def adrive(  # noqa: C901, PLR0912, PLR0915  # one arm a step
                 case Emit(piece):
                     yield piece
                 case Begin(inner):
-                    answer = _ATask(inner, ports)
+                    answer = _ATask(inner, ports, turns)
                     begun.add(answer)
                 case Settle(ticket):
                     begun.discard(cast("_ATask[Any]", ticket))

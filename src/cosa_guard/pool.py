@@ -1,7 +1,8 @@
 """Threads for judges that block. Bounded, and never waited for when the process ends.
 
-A thread cannot be stopped from outside: a judge that hangs keeps its thread. So the threads are daemons, those given
-up on are counted, and a full pool refuses at once instead of queueing behind judges that may never return.
+A thread cannot be stopped from outside: a judge that hangs keeps its thread. So the threads are daemons, calls that
+nobody waits for any more are counted, and a full pool refuses at once instead of queueing behind judges that may never
+return.
 """
 
 from __future__ import annotations
@@ -10,15 +11,26 @@ import queue
 import threading
 from collections.abc import Callable
 from concurrent.futures import Future
-from typing import TypeVar
+from typing import Any, TypeVar
+from weakref import WeakSet
 
 from cosa_sdk.errors import JudgeError
 
-__all__ = ["Pool"]
+__all__ = ["Pool", "threads_held"]
 
 T = TypeVar("T")
 IDLE = 10.0
 """Seconds after which a thread without work ends: a guard that is no longer used leaves nothing behind."""
+
+
+_pools: WeakSet[Pool] = WeakSet()
+_pools_lock = threading.Lock()
+
+
+def threads_held() -> int:
+    """Threads that calls nobody waits for hold now, in all pools: combinations of judges have pools of their own."""
+    with _pools_lock:
+        return sum(pool.held for pool in _pools)
 
 
 class Pool:
@@ -35,7 +47,11 @@ class Pool:
         self._threads = 0
         self._busy = 0
         self.abandoned = 0
-        """Calls that ran out of time; each holds a thread until its judge returns."""
+        """Calls given up on while they ran, since the pool was made: out of time, or whoever waited has left."""
+        self.held = 0
+        """Threads that such calls hold now: each one until its judge returns."""
+        with _pools_lock:
+            _pools.add(self)
 
     def submit(self, call: Callable[[], T]) -> Future[T]:
         """Run `call` on a thread.
@@ -47,7 +63,7 @@ class Pool:
         with self._lock:
             if self._busy >= self._size:
                 raise JudgeError(
-                    f"all {self._size} judge threads are busy ({self.abandoned} calls ran out of time so far): "
+                    f"all {self._size} judge threads are busy ({self.held} calls ran out of time or were left): "
                     "give judges a shorter time-out or the guard a larger pool"
                 )
             self._busy += 1
@@ -70,6 +86,19 @@ class Pool:
 
         self._jobs.put(job)
         return future
+
+    def abandon(self, call: Future[Any]) -> None:
+        """Give up on a call that was submitted: it never starts, or its thread is counted until it comes back."""
+        if call.cancel() or call.done():
+            return
+        with self._lock:
+            self.abandoned += 1
+            self.held += 1
+        call.add_done_callback(self._returned)
+
+    def _returned(self, _call: Future[Any]) -> None:
+        with self._lock:
+            self.held -= 1
 
     def _free(self) -> None:
         """The thread is free before anybody learns of the result, so that who waited may submit again."""

@@ -87,6 +87,23 @@ def test_neither_yes_nor_no_is_no_verdict(shown):
         ModelJudge(FakeScorer(shown)).judge(case())
 
 
+WANDERING = {"The": math.log(0.6), "No": math.log(0.3), "Yes": math.log(0.1)}
+
+
+def test_a_model_that_nobody_measured_and_that_would_say_something_else_does_not_pass_a_text():
+    unsure = ModelJudge(FakeScorer(WANDERING)).judge(case())
+    found = ModelJudge(FakeScorer({**WANDERING, "Yes": math.log(0.35)})).judge(case())
+
+    assert ("undecided", "violates") == (decide(CONFIG, unsure.evidence).outcome, decide(CONFIG, found.evidence).outcome)
+    assert math.isclose(0.25, unsure.score)  # which is what it can be calibrated by
+
+
+def test_of_a_model_that_was_measured_the_odds_count():
+    judge = measured(ModelJudge(FakeScorer(WANDERING)), low=0.5, high=0.8, n=100)
+
+    assert "compliant" == decide(CONFIG, judge.judge(case()).evidence).outcome
+
+
 def test_a_model_that_says_neither_blocks():
     transcript = answered(CONFIG, "Hello.", judge=lambda: ModelJudge(FakeScorer({"Maybe": -0.1})))
 
@@ -193,6 +210,9 @@ def test_json_verdicts(text, outcome):
         "5",
         'Sure! {"breaks": false}',
         '{"breaks": false} {"breaks": true}',
+        '{"breaks": true, "breaks": false}',
+        '{"breaks": false, "verdict": true}',
+        '[["breaks", false]]',
         "[" * 100_000,
     ],
 )

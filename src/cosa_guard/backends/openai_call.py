@@ -30,7 +30,7 @@ LARGEST_REFUSAL: Final = 64 * 1024
 """Bytes that are read of an error's body."""
 
 _OK: Final = 200
-_TRANSIENT: Final = frozenset({408, 429, 500, 502, 503, 504, 529})
+_TRANSIENT: Final = frozenset({408, 429, *range(500, 600)})
 _NEXT: Final = {
     400: "See what the server says of the request",
     401: "Give api_key=, or set OPENAI_API_KEY (it is sent over https and to this machine only)",
@@ -137,6 +137,8 @@ class Call(Generic[T_co]):
         self._status = 0
         self._headers: Mapping[str, str] = {}
         self._refusal = bytearray()
+        self._cut = False
+        """A refusal that takes too long is told as far as it came."""
         self._heard = (0, 0.0)
 
     def content(self) -> bytes:
@@ -153,6 +155,7 @@ class Call(Generic[T_co]):
         self._reader = self._make_reader()
         self._status, self._headers, self._heard = status, headers, (0, now)
         self._refusal.clear()
+        self._cut = False
         if status != _OK:
             return
         kind = headers.get("content-type", "").partition(";")[0].strip()
@@ -168,7 +171,7 @@ class Call(Generic[T_co]):
     @property
     def over(self) -> bool:
         """No more needs to be read."""
-        return self._reader.over or len(self._refusal) >= LARGEST_REFUSAL
+        return self._reader.over or self._cut
 
     @property
     def complete(self) -> bool:
@@ -184,6 +187,7 @@ class Call(Generic[T_co]):
         """
         if self._status != _OK:
             self._refusal += chunk[:LARGEST_REFUSAL]
+            self._cut = len(self._refusal) >= LARGEST_REFUSAL or now - self._heard[1] > self._target.timeout
             return
         try:
             yield from self._reader.feed(chunk)

@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import inspect
 import os
+import threading
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator, Mapping
 from contextlib import aclosing, closing
@@ -196,8 +197,8 @@ class OpenAIHTTP:
         return answer
 
     def _exchange(self, call: Call[T]) -> Iterator[T]:
-        client = self._usable(self._client, "client", "stream")
         while True:
+            client = self._usable(self._client, "client", "stream")
             failure: Failure
             try:
                 request = client.build_request("POST", self._url, content=call.content(), headers=self._headers)
@@ -223,8 +224,8 @@ class OpenAIHTTP:
 
     async def _aexchange(self, call: Call[T]) -> AsyncGenerator[T, None]:
         own = await self._loops.get() if self._loops is not None and not self._closed else None
-        client = self._usable(own or self._async_client, "async_client", "astream")
         while True:
+            client = self._usable(own or self._async_client, "async_client", "astream")
             failure: Failure
             try:
                 request = client.build_request("POST", self._url, content=call.content(), headers=self._headers)
@@ -263,17 +264,20 @@ class _Clients:
 
     def __init__(self, make: Callable[[], httpx.AsyncClient]) -> None:
         self._make = make
+        self._lock = threading.Lock()
         self._kept: WeakKeyDictionary[asyncio.AbstractEventLoop, _Kept] = WeakKeyDictionary()
 
     async def get(self) -> httpx.AsyncClient:
         loop = asyncio.get_running_loop()
         kept = self._kept.get(loop)
         if kept is None:
-            for other in list(self._kept):
-                if other.is_closed():
-                    del self._kept[other]
             keeper = self._keep(loop)
-            kept = self._kept[loop] = (keeper, await anext(keeper))
+            kept = (keeper, await anext(keeper))
+            with self._lock:  # every thread has a loop of its own
+                for other in list(self._kept):
+                    if other.is_closed():
+                        del self._kept[other]
+                self._kept[loop] = kept
         return kept[1]
 
     async def _keep(self, loop: asyncio.AbstractEventLoop) -> AsyncGenerator[httpx.AsyncClient, None]:
@@ -282,7 +286,8 @@ class _Clients:
         try:
             yield client
         finally:
-            self._kept.pop(loop, None)
+            with self._lock:
+                self._kept.pop(loop, None)
             await client.aclose()
 
     async def close(self) -> None:

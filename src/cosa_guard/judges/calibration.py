@@ -56,7 +56,7 @@ class Calibration:
 
 
 UNCALIBRATED = Calibration(low=0.5, high=0.5)
-"""Nobody has measured this model: its likelier answer stands, and reports say that it was not measured."""
+"""Nobody has measured this model: the likelier one of its answers stands, and reports say that it was not measured."""
 
 
 @lru_cache(maxsize=64)

@@ -126,6 +126,7 @@ class _Members:
         try:
             return cast("Verdict", answer.result(max(0.0, started + patience(judge, self._ports) - time.monotonic())))
         except TimeoutError:
+            self._ports.pool.abandon(answer)
             return late(judge, self._ports)
         except JudgeError as error:
             return error

@@ -10,6 +10,7 @@ import json
 import math
 from collections.abc import Mapping
 from functools import lru_cache
+from typing import Any
 
 from cosa_guard.backends.base import AnyBackend, Backend, Scorer, blocks
 from cosa_guard.judges.calibration import Calibration, calibration_for
@@ -21,7 +22,7 @@ from cosa_sdk.config import SafetyConfig
 from cosa_sdk.decide import Evidence
 from cosa_sdk.errors import JudgeError, UsageError
 
-__all__ = ["ModelJudge", "make", "yes_probability"]
+__all__ = ["ModelJudge", "make", "once", "ruled", "yes_probability"]
 
 HOLDBACK = 40
 """About ten tokens: what makes a sentence bad may be its last word."""
@@ -60,6 +61,18 @@ def yes_probability(logprobs: Mapping[str, float]) -> float:
         shown = ", ".join(repr(token) for token in list(logprobs)[:5])
         raise JudgeError(f"the model answers neither yes nor no; its likeliest tokens are {shown}")
     return mass["yes"] / total
+
+
+def ruled(probability: float, logprobs: Mapping[str, float], calibration: Calibration) -> bool | None:
+    """What a probability of yes comes to: a violation, none, or not sure enough.
+
+    A model that nobody has measured passes nothing when it would rather say something else than yes or no.
+    """
+    decided = calibration.decide(probability)
+    if decided is False and not calibration.n:
+        likeliest = max(logprobs, key=lambda token: logprobs[token])
+        return False if likeliest.strip().lower() in {"yes", "no"} else None
+    return decided
 
 
 class ModelJudge:
@@ -128,14 +141,15 @@ class ModelJudge:
         question = judge_question(case.stage, text, conversation=turns, partial=not case.final)
         request = Request(messages=(Message("system", policy), Message("user", question)))
         name = f"{self.name}/{version}"
+        calibration = self.calibration(case.stage)
         if self._scorer is None:
             breaks, reason = self._ask(request)
             probability = float(breaks)
+            decided = calibration.decide(probability)
         else:
-            probability = yes_probability(self._scorer.next_logprobs(request))
-            reason = ""
-        calibration = self.calibration(case.stage)
-        decided = calibration.decide(probability)
+            logprobs = self._scorer.next_logprobs(request)
+            probability, reason = yes_probability(logprobs), ""
+            decided = ruled(probability, logprobs, calibration)
         said = f"p(breaks) {probability:.2f}, {calibration}" + (f": {reason}" if reason else "")
         evidence = Evidence(violates=True) if decided else Evidence()
         if decided is False:
@@ -146,13 +160,23 @@ class ModelJudge:
         sampling = Sampling(max_tokens=120, json_schema=_SCHEMA)
         text = "".join(delta.text for delta in self._backend.stream(request.replace(sampling=sampling)))
         try:
-            answer = json.loads(text)
-            breaks, reason = answer["breaks"], answer.get("reason", "")
-        except (ValueError, TypeError, KeyError, RecursionError) as error:
+            answer = json.loads(text, object_pairs_hook=once)
+            breaks, reason = answer.pop("breaks"), answer.pop("reason", "")
+        except (ValueError, TypeError, AttributeError, KeyError, RecursionError) as error:
             raise JudgeError(f"the model's verdict is not the JSON that was asked for: {text[:80]!r}") from error
+        if answer:
+            raise JudgeError(f"the model's verdict holds more than the JSON that was asked for: {text[:80]!r}")
         if not isinstance(breaks, bool):
             raise JudgeError(f"the model's verdict has breaks={breaks!r}, not true or false")
         return breaks, str(reason)
+
+
+def once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """An object, each of whose keys stands once: of two verdicts nobody knows which is meant."""
+    made = dict(pairs)
+    if len(made) != len(pairs):
+        raise ValueError("a key stands twice")
+    return made
 
 
 def _as_turns(turns: tuple[Message, ...]) -> tuple[Turn, ...]:

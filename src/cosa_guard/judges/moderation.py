@@ -11,6 +11,7 @@ from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
 from cosa_guard.judges.guard_models.categories import categories, coverage, evidence
+from cosa_guard.judges.model import once
 from cosa_guard.verdicts import Case, Verdict
 from cosa_sdk.config import SafetyConfig
 from cosa_sdk.errors import JudgeError, UsageError
@@ -154,7 +155,7 @@ async def _abounded(chunks: AsyncIterator[bytes]) -> bytes:
 def _result(body: bytes) -> tuple[dict[str, bool | None], dict[str, float]]:
     """Flags by known category (None: not looked for) and scores by category."""
     try:
-        parsed = json.loads(body)
+        parsed = json.loads(body, object_pairs_hook=once)
     except (ValueError, RecursionError):
         raise _malformed("is not JSON") from None
     results = parsed.get("results") if isinstance(parsed, dict) else None

@@ -397,6 +397,18 @@ def test_bytes_that_say_nothing_do_not_keep_a_request_alive():
     assert "says nothing" in str(seen.error)
 
 
+def test_a_refusal_that_trickles_in_is_told_as_far_as_it_came():
+    async def answer(exchange):
+        await exchange.head(400, "text/plain")
+        while True:
+            await exchange.send("x")
+            await asyncio.sleep(0.02)
+
+    seen = told(answer, timeout=0.2)
+    assert (BackendError, 1) == (seen.kind, len(seen.requests))
+    assert "answered 400: xx" in str(seen.error)
+
+
 def test_an_answer_that_hangs_after_its_end_is_given_all_the_same():
     seen = told(sends(EVENT, END, "data: [DONE]\n\n", then="hang"), timeout=0.2)
     assert ("Hi", "stop", None) == (seen.text, seen.finish, seen.error)
@@ -433,6 +445,7 @@ def test_a_huge_error_body_is_neither_read_whole_nor_shown_whole():
     refuses(500, "oops"),
     refuses(503, retry_after="Thu, 01 Jan 1970 00:00:00 GMT"),
     refuses(503, retry_after="soon"),
+    refuses(522, "the gateway had no answer in time"),
     sends(then="reset"),
     sends(f"data: {json.dumps(chunk('', role='assistant'))}\n\n", then="drop"),
 ])
@@ -574,6 +587,31 @@ def test_a_closed_backend_says_so():
             run_async(backend, ASK, [])
 
 
+@pytest.mark.parametrize("answer", [sends(then="hang"), sends(EVENT, then="hang"), lambda exchange: exchange.hang()])
+def test_closing_while_a_request_waits_ends_it_as_an_error_of_the_backend(answer):
+    async def closing(upstream, backend):
+        async def all_of_it():
+            return [piece async for piece in backend.astream(ASK)]
+
+        task = asyncio.ensure_future(all_of_it())
+        assert await asyncio.to_thread(upstream.hanging.wait, PATIENCE)
+        await backend.aclose()
+        with pytest.raises(BackendError):
+            await task
+
+    with Upstream(answer) as upstream:
+        asyncio.run(closing(upstream, OpenAIHTTP(upstream.url, model="m")))
+        assert upstream.wait_for_open(0)
+    with Upstream(answer) as upstream, ThreadPoolExecutor(1) as pool:
+        backend = OpenAIHTTP(upstream.url, model="m", timeout=0.5)
+        job = pool.submit(lambda: list(backend.stream(ASK)))
+        assert upstream.hanging.wait(PATIENCE)
+        backend.close()  # a thread in recv() finds out when its time is up
+        with pytest.raises(BackendError):
+            job.result(PATIENCE)
+        assert upstream.wait_for_open(0)
+
+
 # Many at once
 
 def echo(exchange):
@@ -597,6 +635,23 @@ def test_sixteen_threads_each_get_their_own_reply():
             assert [f"number {number}" for number in range(16)] == list(pool.map(one, range(16)))
         backend.close()
         assert upstream.wait_for_open(0)
+
+
+def test_sixteen_event_loops_at_a_time_each_get_their_own_reply():
+    with Upstream(echo) as upstream:
+        backend, together = OpenAIHTTP(upstream.url, model="m"), threading.Barrier(16)
+
+        def one(number):
+            async def main():
+                together.wait(PATIENCE)
+                return "".join([piece.text async for piece in backend.astream(asks(number))])
+
+            return asyncio.run(main())
+
+        with ThreadPoolExecutor(16) as pool:
+            assert [f"number {number}" for number in range(16)] == list(pool.map(one, range(16)))
+        assert ({}, True) == (dict(backend._loops._kept), upstream.wait_for_open(0))
+        backend.close()
 
 
 def test_sixteen_tasks_each_get_their_own_reply():

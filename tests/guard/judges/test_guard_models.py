@@ -257,6 +257,16 @@ def test_shieldgemma_leaves_the_floor_and_other_harms_to_others():
     assert "undecided" == decide(CONFIG, judge.judge(input_case()).evidence).outcome
 
 
+def test_shieldgemma_does_not_pass_a_text_that_it_would_not_answer_about():
+    class Wandering(Scorer):
+        def next_logprobs(self, request, *, top=64):
+            return {"Sure": math.log(0.9), **{token: value + math.log(0.1) for token, value in super().next_logprobs(request).items()}}
+
+    judge = judges.make("shieldgemma", backend=Wandering(0.01))
+
+    assert (set(), False) == ({*judge.judge(input_case()).evidence.examined}, judge.judge(input_case()).evidence.violates)
+
+
 def leaning_to(principle, yes):
     return Scorer(lambda request: yes if principle in request.messages[0].content else 0.01)
 

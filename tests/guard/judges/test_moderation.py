@@ -190,6 +190,7 @@ MALFORMED = [
     (b'{"results": [', "is not JSON"),
     (b"[" * 100_000, "is not JSON"),
     (b"\xff\xfe", "is not JSON"),
+    (b'{"results": [{"flagged": false, "categories": {"violence": true, "violence": false}}]}', "is not JSON"),
     ([], "not exactly one result"),
     (None, "not exactly one result"),
     ({}, "not exactly one result"),

@@ -17,7 +17,11 @@ from cosa_guard.verdicts import Case
 
 __all__ = ["DynaGuard"]
 
-_MARKS = Marks(sections=("rules", "transcript", "think", "answer", "explanation"), roles=("User", "Agent"))
+_MARKS = Marks(
+    sections=("rules", "transcript", "think", "answer", "explanation"),
+    roles=("User", "Agent"),
+    words=("/no_think", "/think"),  # its base is Qwen 3
+)
 _INNER = r"(?:(?!</?(?:think|answer|explanation)>).)*"
 _ANSWER = re.compile(
     rf"(?:<think>{_INNER}</think>\s*)?<answer>\s*(PASS|FAIL)\s*</answer>(?:\s*<explanation>{_INNER}</explanation>)?",

@@ -7,12 +7,12 @@ server renders harmony and keeps the reasoning apart; an answer with reasoning i
 from __future__ import annotations
 
 import json
-from typing import Any
 
 from cosa_guard.judges.calibration import Calibration
 from cosa_guard.judges.guard_models.base import Asking, Question, misread
 from cosa_guard.judges.guard_models.policies import PolicyFormat, ruling
 from cosa_guard.judges.guard_models.prompts import Marks, asked, context, filled, policy, spelled
+from cosa_guard.judges.model import once
 from cosa_guard.messages import Message
 from cosa_guard.verdicts import Case
 
@@ -46,7 +46,7 @@ class GptOssSafeguard(PolicyFormat):
 
 def _label(answer: str) -> tuple[bool, str]:
     try:
-        parsed = json.loads(answer, object_pairs_hook=_once)
+        parsed = json.loads(answer, object_pairs_hook=once)
     except (ValueError, RecursionError):
         parsed = None
     if isinstance(parsed, dict) and parsed.keys() <= {"violation", "rationale"}:
@@ -54,11 +54,3 @@ def _label(answer: str) -> tuple[bool, str]:
         if type(violation) is int and violation in {0, 1} and isinstance(rationale, str):
             return violation == 1, rationale[:200]
     raise misread(GptOssSafeguard.id, answer, _EXPECTED)
-
-
-def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """An object, each of whose keys stands once: of two labels nobody knows which is meant."""
-    made = dict(pairs)
-    if len(made) != len(pairs):
-        raise ValueError("a key stands twice")
-    return made

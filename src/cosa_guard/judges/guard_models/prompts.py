@@ -31,6 +31,10 @@ _CHAT = (
     r"|</?(?:s|bos|eos|pad|unk|start_of_turn|end_of_turn|think|no-think)>"
 )
 _SLOT = re.compile(r"\{(\w+)\}")
+_BREAK = re.compile("\r\n?|[\v\f\x1c-\x1e\x85\u2028\u2029]")
+"""What a model may read as the end of a line, beside the line feed."""
+_ORNAMENT = r"(?:[^\w\n:]|_){0,64}"
+"""Quotes, bullets, blanks: what may stand around a role at the start of a line."""
 
 
 class Marks:
@@ -43,17 +47,22 @@ class Marks:
     """
 
     def __init__(self, *, sections: Iterable[str] = (), roles: Iterable[str] = (), words: Iterable[str] = ()) -> None:
-        tags = "|".join(re.escape(name) for name in sections)
+        tags = "|".join(_spaced(name) for name in sections)
         marks = [_CHAT, *([rf"<\s*/?\s*(?:{tags})\b[^<>\n]{{0,64}}>"] if tags else [])]
         marks += [rf"{re.escape(word)}\b" for word in words]
         self._marks = re.compile("|".join(marks), re.IGNORECASE)
-        heads = "|".join(re.escape(name) for name in roles)
-        self._heads = re.compile(rf"(?im)^(\W{{0,8}})({heads})(\W{{0,4}}):") if heads else None
+        heads = "|".join(_spaced(name) for name in roles)
+        self._heads = re.compile(rf"(?im)^({_ORNAMENT})({heads})({_ORNAMENT}):") if heads else None
 
     def inert(self, text: str) -> str:
         """The text with every mark in parentheses, where it means nothing: `(/transcript)`, `(User):`."""
-        text = self._marks.sub(lambda match: f"({match.group().strip('<>[]/')})", text)
+        text = self._marks.sub(lambda match: f"({match.group().strip('<>[]/')})", _BREAK.sub("\n", text))
         return self._heads.sub(r"\1(\2)\3:", text) if self._heads else text
+
+
+def _spaced(name: str) -> str:
+    """A pattern for a name, however wide the blanks in it."""
+    return r"[^\S\n]+".join(re.escape(word) for word in name.split())
 
 
 @lru_cache(maxsize=32)

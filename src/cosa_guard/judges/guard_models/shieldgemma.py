@@ -2,7 +2,8 @@
 
 Source: model card of google/shieldgemma-2b, -9b and -27b, https://ai.google.dev/gemma/docs/shieldgemma/model_card. The
 prompt is one user message; serve the model with a plain Gemma chat template, for the one in its tokenizer wants the
-guideline as an argument that no chat API passes on.
+guideline as an argument that no chat API passes on. Backends show turn marks in a message as text (`openai_http` puts a
+space into them), so the model reads them as words, where its card has control tokens: calibrate it before you trust it.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from cosa_guard.judges.calibration import Calibration
 from cosa_guard.judges.guard_models.base import Answer, Asking, Question, Reading, misread
 from cosa_guard.judges.guard_models.categories import coverage, evidence
 from cosa_guard.judges.guard_models.prompts import Marks, asked, context, filled, spelled, template
-from cosa_guard.judges.model import yes_probability
+from cosa_guard.judges.model import ruled, yes_probability
 from cosa_guard.messages import Message
 from cosa_guard.verdicts import Case
 from cosa_sdk.config import SafetyConfig
@@ -44,8 +45,7 @@ class ShieldGemma:
         for category, guideline in json.loads(template("shieldgemma-guidelines.1.json")).items():
             messages = (Message("user", _prompt(case, guideline[case.stage])),)
             answer = yield Question(messages=messages, max_tokens=8, stop=("\n",))
-            scores[category] = _probability(answer)
-            breaks = calibration.decide(scores[category])
+            scores[category], breaks = _read(answer, calibration)
             if breaks is None:
                 unsure.append(category)
             elif breaks:
@@ -72,11 +72,12 @@ def _prompt(case: Case, guideline: str) -> str:
     return filled("shieldgemma-output.1.txt", question=question, reply=reply, guideline=guideline)
 
 
-def _probability(answer: Answer) -> float:
-    """Probability of Yes; of a written answer 0 or 1."""
+def _read(answer: Answer, calibration: Calibration) -> tuple[float, bool | None]:
+    """Probability of Yes (of a written answer 0 or 1), and what it comes to."""
     if isinstance(answer, Mapping):
-        return yes_probability(answer)
+        probability = yes_probability(answer)
+        return probability, ruled(probability, answer, calibration)
     word = answer.strip().removesuffix(".")
     if word not in {"Yes", "No"}:
         raise misread(ShieldGemma.name, answer, "'Yes' or 'No'")
-    return float(word == "Yes")
+    return float(word == "Yes"), calibration.decide(float(word == "Yes"))
