@@ -15,7 +15,7 @@ from cosa_sdk.wording import neutralised
 __all__ = ["DECLINED", "Conversation", "MessageLike", "admit", "as_messages"]
 
 DECLINED = "(a request that was declined)"
-"""Stands for a user turn that the guard refused, for model and judge: it neither works later nor blocks the chat."""
+"""Stands for turns that the guard refused, for model and judge: they neither work later nor block the chat."""
 
 MessageLike = Message | Mapping[str, Any]
 """A message, or a mapping with `role` and `content` as in OpenAI's API."""
@@ -115,8 +115,10 @@ def admit(
              for place, turn in enumerate(raw)]  # fmt: skip
     turns = list(raw)
     for place, kind in enumerate(kinds):
-        if kind == "refusal" and place and turns[place - 1].role == "user":
-            turns[place - 1] = replace(turns[place - 1], content=DECLINED, media=())
+        asked = place - 1
+        while kind == "refusal" and asked >= 0 and turns[asked].role in {"user", "tool"}:
+            turns[asked] = replace(turns[asked], content=DECLINED, media=())
+            asked -= 1
     kept = _within(turns, widest)
     last = turns[-1]
     return Conversation(

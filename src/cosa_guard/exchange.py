@@ -17,6 +17,7 @@ from cosa_sdk.errors import CosaError, UsageError
 
 __all__ = ["AsyncUpstream", "Exchange", "Guarded", "Head", "Outgoing", "Upstream"]
 
+_NO_TEXT = {int, type(None)}
 _FAILED = 424
 """Failed Dependency: of the 4xx that say so, one that no SDK retries."""
 
@@ -86,11 +87,16 @@ class Exchange:
         on_report: Callable[[Report], None] | None = None,
     ) -> None:
         policy = guard.policy
-        self.asked: Asked = codec.read(loads(body) if isinstance(body, bytes) else body, proxy=proxy)
+        try:
+            self.asked: Asked = codec.read(loads(body) if isinstance(body, bytes) else body, proxy=proxy)
+        except RecursionError:
+            raise UsageError("the body is nested too deeply") from None
         if not 1 <= self.asked.choices <= 128:  # noqa: PLR2004  # OpenAI's own bound
             raise UsageError(f"n is {self.asked.choices}; give a number from 1 to 128")
         self.request = request or secrets.token_hex(8)
         self.report = Report(config=policy.config.digest)
+        self.failure: CosaError | None = None
+        """Why the guard could not answer."""
         self._codec = codec
         self._ports = guard.ports
         self._on_report = on_report
@@ -110,6 +116,8 @@ class Exchange:
             identity=(identity or policy.tenant or "cosa") if proxy else None,
             headers=(("x-cosa-config", policy.config.digest), ("x-cosa-request", self.request)),
         )
+        if not all(self._call.known.call(one) if type(one) is str else type(one) in _NO_TEXT for one in self.asked.ids):
+            raise UsageError("the id of a tool call is text that no judge reads: give it as the answer had it")
 
     def stream(self, upstream: Upstream) -> Iterator[Head | bytes]:
         """The answer: a `Head`, then the body in pieces. What the upstream's transport raises comes through.
@@ -146,6 +154,7 @@ class Exchange:
         return Ports(backend=upstream, pool=ports.pool, timeout=ports.timeout, record=ports.record)
 
     def _failure(self, error: CosaError, *, started: bool) -> Iterator[Head | bytes]:
+        self.failure = error
         self.report.error = str(error)
         message = f"the guard could not answer safely ({type(error).__name__}), so nothing more was released"
         if self._call.identity is None:

@@ -55,9 +55,10 @@ class Recollection:
         return kind
 
     def _tag(self, tenant: str, before: Sequence[Message], text: str) -> bytes:
-        digest = hashlib.blake2b(key=self._key, digest_size=32)
-        for part in (tenant, *(piece for turn in before for piece in (turn.role, turn.content)), text):
-            encoded = part.encode("utf-8", "surrogatepass")
-            digest.update(len(encoded).to_bytes(8, "big"))
-            digest.update(encoded)
-        return digest.digest()
+        parts = [tenant]
+        for turn in before:
+            parts += (turn.role, turn.content)
+        parts.append(text)
+        encoded = [part.encode("utf-8", "surrogatepass") for part in parts]
+        sizes = b"".join([len(one).to_bytes(8, "big") for one in encoded])  # no two lists of parts read alike
+        return hashlib.blake2b(sizes + b"".join(encoded), key=self._key, digest_size=32).digest()

@@ -7,12 +7,12 @@ wire has one for each text in it.
 from __future__ import annotations
 
 from collections import deque
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import reduce
 from operator import or_
-from typing import Literal
+from typing import Any, Literal
 
-from cosa_guard.judges.base import AnyJudge
+from cosa_guard.judges.base import AnyJudge, Judge, blocks
 from cosa_guard.messages import Adapter, Message
 from cosa_guard.recollection import Recollection
 from cosa_guard.release import Release
@@ -24,7 +24,7 @@ from cosa_sdk.decide import Evidence, decide
 from cosa_sdk.errors import JudgeError
 from cosa_sdk.taxonomy import FLOOR
 
-__all__ = ["AHEAD", "Channel", "Mode", "Policy", "act_on", "on_record", "screen", "screen_whole"]
+__all__ = ["AHEAD", "Channel", "Mode", "Policy", "act_on", "on_record", "screen", "screen_whole", "tail_of"]
 
 Mode = Literal["hold", "whole", "trail"]
 
@@ -49,6 +49,14 @@ class Policy:
     adapters: tuple[Adapter, ...] = ()
     recorded: bool = False
     """There is somebody who records rulings."""
+    names: dict[str, Any] = field(default_factory=dict, compare=False, repr=False)
+    """What front doors remember of names that they looked at, by their protocol."""
+    finders: tuple[Judge, ...] = field(init=False, compare=False, repr=False)
+    """Judges of words: those that cost nothing, and miss nothing in a part of a text."""
+
+    def __post_init__(self) -> None:
+        quick = (one for one in self.judges if blocks(one) and one.inline and getattr(one, "windowed", False))
+        object.__setattr__(self, "finders", tuple(quick))
 
     def allows(self, ruling: Ruling) -> bool:
         """Text under this ruling may go on, unmasked."""
@@ -63,6 +71,17 @@ class Policy:
         if ruling.outcome == "undecided":
             return enforcement.on_undecided == "allow" and not ruling.decision.strict
         return ruling.outcome == "compliant"
+
+    def says(self, name: str) -> bool:
+        """A judge of words finds something in a name. Those that read for meaning are not asked about names."""
+        case = Case(config=self.config, stage="output", text=name)
+        try:
+            for judge in self.finders:
+                if judge.judge(case).evidence.found:
+                    return True
+        except Exception:  # noqa: BLE001  # whatever it is: then a name is text like any other
+            return True
+        return False
 
     def failed(self, ruling: Ruling) -> bool:
         """A judge failed and that blocks: nobody knows whether the floor holds, so no other setting helps."""
@@ -135,6 +154,7 @@ class Channel:
         report: gets every ruling.
         request: names the call on record.
         at_once: the text comes in one piece: where no judge needs units, it is judged once.
+        before: the end of the text that this one goes on from. It was judged: what begins there and ends here was not.
     """
 
     def __init__(
@@ -146,17 +166,14 @@ class Channel:
         *,
         request: str = "",
         at_once: bool = False,
+        before: str = "",
     ) -> None:
         self._policy = policy
         self._turns = turns
         self._mode = mode
         self._report = report
         self._request = request
-        self._window = Window(
-            holdback=policy.holdback,
-            context=0 if policy.windowed else CONTEXT,
-            cut=not (policy.windowed and at_once),
-        )
+        self._window = _window(policy, before, cut=not (policy.windowed and at_once))
         self._release = Release()
         self._pending: deque[tuple[Unit, Ticket[Ruling]]] = deque()
         self._passed = 0
@@ -167,6 +184,11 @@ class Channel:
     def length(self) -> int:
         """Characters taken in, the half of a split one included."""
         return self._window.taken_in
+
+    @property
+    def tail(self) -> str:
+        """Its end, for the text that goes on from it."""
+        return self._window.tail
 
     @property
     def oldest(self) -> Ticket[Ruling] | None:
@@ -237,14 +259,32 @@ class Channel:
         return spans is not None
 
 
+def _window(policy: Policy, before: str, *, cut: bool) -> Window:
+    """A window of this policy that has let out the end of another text already."""
+    window = Window(holdback=policy.holdback, context=0 if policy.windowed else CONTEXT, cut=cut)
+    if before:
+        window.feed(before)
+        window.flush()
+        window.take(window.length)
+    return window
+
+
+def tail_of(policy: Policy, text: str) -> str:
+    """The end of a text, for the text that goes on from it."""
+    window = _window(policy, "", cut=False)
+    window.feed(text)
+    return window.tail
+
+
 def screen_whole(
-    policy: Policy, turns: tuple[Message, ...], report: Report, text: str, request: str = ""
+    policy: Policy, turns: tuple[Message, ...], report: Report, text: str, request: str = "", before: str = ""
 ) -> Flow[str | None]:
     """Judge a text that is there at once: what may go out of it, masks put on, or None when it must stop.
 
     As `Channel` in the mode `whole`: the same units, then the whole; a flow of its own so that several may run at once.
     """
-    window = Window(holdback=policy.holdback, context=0 if policy.windowed else CONTEXT, cut=not policy.windowed)
+    window = _window(policy, before, cut=not policy.windowed)
+    begin = window.length
     units = [*window.feed(text), *window.flush()]
     if units[-1].start and not policy.windowed:
         units.append(Unit(window.text, 0, window.length, final=True))
@@ -259,11 +299,11 @@ def screen_whole(
             return None
         spans += [(unit.start + low, unit.start + high) for low, high in found]
     if not spans:
-        return window.text
+        return window.text[begin:]
     release = Release()
     for low, high in spans:
         release.mask(low, high)
-    text, masks = release.text(window.text, window.length)
+    text, masks = release.text(window.text[begin:], window.length)
     report.redacted += masks
     report.act = "redact"
     return text

@@ -76,6 +76,11 @@ class Window:
         """The whole text so far."""
         return "".join(self._pieces)
 
+    @property
+    def tail(self) -> str:
+        """The newest text, as much of it as a unit repeats."""
+        return self._tail[self._back(self.length, self._context) - self._offset :]
+
     def feed(self, piece: str) -> list[Unit]:
         """Take in the next piece; the units that it completes, oldest first."""
         piece = self._admit(piece)

@@ -7,6 +7,7 @@ import json
 
 import pytest
 from tests.guard.build import OwnJudge, clean, finder, risks_config, terms_config
+from tests.guard.wire.answers import answers_saying, of_events, said_in
 from tests.guard.wire.scenes import chat, chunk, logged, sse, tokens
 
 from cosa_guard import Guard
@@ -433,3 +434,32 @@ def test_a_judge_of_meaning_reads_the_whole_stream_at_its_end():
     _, out, report, _ = exchanged(made(config, judge=finder(drugs=[WORD])()), spoken(*tokens()), body=STREAM)
 
     assert ("".join(tokens()), "pass") == (said(out), report.act)
+
+
+LATE = [f"A {WORD} is here.\n", "And a second line of it."]
+
+
+@both
+@pytest.mark.parametrize("path", ["/chat/completions", "/responses", "/messages"])
+@pytest.mark.parametrize("mode", ["hold", "trail"])
+def test_what_is_found_late_still_ends_the_answer_well(path, mode, awaited):
+    """A judge that sees it in the whole text alone, after all of it is out, and a mode that lets all of it out at once."""
+
+    def late(case):
+        found = {"drugs"} if case.stage == "output" and case.final and (mode == "trail" or not case.start) and WORD in case.text else set()
+        return Verdict(judge="t", evidence=Evidence(found=frozenset(found), examined=case.config.elements))
+
+    config = risks_config(stream=mode, allow=(), forbid=("drugs", "violence")) if mode == "trail" else risks_config(stream=mode)
+    filler = [] if mode == "trail" else ["This is a line that says nothing at all.\n"] * 60
+    given, _ = answers_saying(path, [LATE[0], *filler, LATE[1] + ("" if mode == "trail" else "\n")])
+    _, out, report = of_events(path, given, one=Guard(config, judge=OwnJudge(late)), awaited=awaited)
+    ends = {"/chat/completions": b'"finish_reason":"content_filter"', "/responses": b"event: response.incomplete", "/messages": b'"stop_reason":"refusal"'}
+
+    assert ("refuse", True) == (report.act, report.late)
+    assert said_in(path, out).endswith(REFUSAL)
+    assert LATE[1] in said_in(path, out)
+    assert [b"end_turn", b"response.completed", b'"stop"'] == [word for word in (b"end_turn", b"response.completed", b'"stop"') if word not in out]
+    assert 1 == out.count(ends[path])
+    last = {"/chat/completions": b"data: [DONE]\n\n", "/responses": b"", "/messages": b'event: message_stop\ndata: {"type":"message_stop"}\n\n'}
+    assert out.endswith(last[path])
+

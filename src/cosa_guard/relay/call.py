@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import Any, cast
+from typing import cast
 
 from cosa_guard.admission import Admission, screen_input, system_text
 from cosa_guard.conversation import Conversation
@@ -13,9 +14,9 @@ from cosa_guard.recollection import Kind
 from cosa_guard.screening import Policy
 from cosa_guard.steps import Close, Emit, Flow, Open, Pull
 from cosa_guard.verdicts import Report
-from cosa_guard.wire.fields import readable
-from cosa_guard.wire.protocol import Asked, Codec, Turn, dumps
-from cosa_sdk.errors import WireError
+from cosa_guard.wire.fields import Known, Names, readable
+from cosa_guard.wire.protocol import Asked, Codec, Turn, dumps, loads
+from cosa_sdk.errors import UsageError, WireError
 
 __all__ = ["LARGEST_REPLY", "Call", "Head", "Outgoing", "pulled", "relay"]
 
@@ -23,8 +24,12 @@ LARGEST_REPLY = 64 * 1024 * 1024
 """Bytes of a whole reply, or of a stream's event."""
 LARGEST_ERROR = 64 * 1024
 _SUCCESS, _REDIRECT, _FAILED = 200, 300, 400
-_KEPT = frozenset({"content-type", "retry-after", "retry-after-ms", "x-request-id", "request-id", "x-should-retry"})
+_KEPT = frozenset({"retry-after", "retry-after-ms", "x-request-id", "request-id", "x-should-retry"})
 _RATES = ("x-ratelimit-", "anthropic-ratelimit-", "openai-processing-")
+_DATE = re.compile(r"[A-Z][a-z]{2}, \d\d [A-Z][a-z]{2} \d{4} \d\d:\d\d:\d\d GMT\Z")
+_LONGEST_HEADER = 200
+_QUOTED = 30
+"""Characters of a line of the prompt that an error may not quote."""
 _SECRET = frozenset({401, 403})
 _PULL = Pull()
 
@@ -67,6 +72,13 @@ class Call:
     broken: tuple[str, ...] | None = None
     headers: tuple[tuple[str, str], ...] = field(default=())
     """For the answer's head."""
+    known: Known = field(init=False)
+
+    def __post_init__(self) -> None:
+        names = self.policy.names.get(self.codec.name)
+        if names is None:
+            names = self.policy.names[self.codec.name] = Names(self.codec.usual, self.policy.says)
+        self.known = Known(self.asked.tools, names)
 
     @property
     def refusal(self) -> str:
@@ -92,9 +104,22 @@ class Call:
 
     def head(self, upstream: Head | None, kind: str) -> Head:
         """The head of an answer to the caller."""
-        passed = [pair for pair in upstream.headers if _passes(pair[0].lower())] if upstream else []
-        others = [pair for pair in passed if pair[0].lower() != "content-type"]
-        return Head(_SUCCESS, (("content-type", kind), *others, *self.headers, ("x-cosa-act", self.report.act)))
+        kept = self.kept(upstream) if upstream else ()
+        return Head(_SUCCESS, (("content-type", kind), *kept, *self.headers, ("x-cosa-act", self.report.act)))
+
+    def kept(self, upstream: Head) -> Iterator[tuple[str, str]]:
+        """Headers of the upstream's answer that clients work with, where they say nothing else."""
+        for given, value in upstream.headers:
+            name = given.lower()
+            if (name in _KEPT or name.startswith(_RATES)) and len(name) + len(value) < _LONGEST_HEADER:
+                told = self.known.call(value) or (name == "retry-after" and _DATE.match(value))
+                if told and self.known.name(name):
+                    yield given, value
+
+    def quotes(self, text: str) -> bool:
+        """A text repeats a line of the compiled config, as errors do that show what was sent."""
+        lines = (line.strip() for line in self.policy.system.splitlines())
+        return any(line in text for line in lines if len(line) >= _QUOTED)
 
     def remember(self, variants: Iterator[tuple[Message, ...]], kind: Kind) -> None:
         """Note the turns of an answer, so that they are recognised when the caller sends them back."""
@@ -114,10 +139,6 @@ class Call:
         return True
 
 
-def _passes(name: str) -> bool:
-    return name in _KEPT or name.startswith(_RATES)
-
-
 def pulled(most: int, what: str) -> Flow[bytes]:
     """The rest of the upstream's body.
 
@@ -133,7 +154,11 @@ def pulled(most: int, what: str) -> Flow[bytes]:
 
 
 def relay(call: Call) -> Flow[Report]:
-    """Answer a call: emits one `Head`, then the body in pieces."""
+    """Answer a call: emits one `Head`, then the body in pieces.
+
+    Raises:
+        WireError: what the upstream answered is not its protocol, or more than anybody can take apart.
+    """
     from cosa_guard.relay.stream import relay_stream  # noqa: PLC0415  # it knows Call: a cycle at import time
     from cosa_guard.relay.whole import refuse, relay_whole  # noqa: PLC0415
 
@@ -145,7 +170,10 @@ def relay(call: Call) -> Flow[Report]:
     call.partial = admission == "partial"
     while True:
         call.report.candidates += 1
-        yield from Open(call.outgoing())
+        try:
+            yield from Open(call.outgoing())
+        except RecursionError:
+            raise WireError("the request is nested too deeply") from None
         head = cast("Head | None", (yield from _PULL))
         if head is None:
             raise WireError("the upstream closed the connection without an answer")
@@ -153,12 +181,14 @@ def relay(call: Call) -> Flow[Report]:
             yield from _relay_error(call, head)
             break
         kind = head.header("content-type").partition(";")[0].strip().lower()
-        if kind == "text/event-stream":
-            done = yield from relay_stream(call, head)
-        elif kind == "application/json" or not kind:
-            done = yield from relay_whole(call, head)
-        else:
-            raise WireError(f"the upstream answered with the content type {kind[:80]!r}, which no judge can read")
+        answer = relay_stream if kind == "text/event-stream" else relay_whole
+        if kind not in {"text/event-stream", "application/json", ""}:
+            told = "HTML (is the base URL right?)" if kind == "text/html" else "neither JSON nor an event stream"
+            raise WireError(f"the upstream answered with {told}, which no judge can read")
+        try:
+            done = yield from answer(call, head)
+        except RecursionError:
+            raise WireError("the upstream's answer is nested too deeply") from None
         yield from Close()
         if done:
             break
@@ -177,11 +207,20 @@ def _relay_error(call: Call, head: Head) -> Flow[None]:
     if call.identity is not None and status in _SECRET:
         status, body = 502, b""  # the caller's key was right: the proxy's was not
     text = body.decode("utf-8", "replace")
-    passes = bool(body) and (yield from lawful(call, readable(text), strict=False))
-    if not passes:
-        error: Any = call.codec.error(status, "upstream_error", f"the upstream answered {head.status}")
-        body = dumps(error)
-    kept = tuple(pair for pair in head.headers if _passes(pair[0].lower()) and pair[0].lower() != "content-type")
-    kind = head.header("content-type") if passes else "application/json"
-    yield from Emit(Head(status, (("content-type", kind or "application/json"), *kept, *call.headers)))
+    said = readable(text)
+    kind = "application/json"
+    if not body or call.quotes(said) or not (yield from lawful(call, said, strict=False)):
+        body = dumps(call.codec.error(status, "upstream_error", f"the upstream answered {head.status}"))
+    elif not _is_json(body):
+        # What was judged, as it was: the upstream may name a charset in which its bytes read differently.
+        kind, body = "text/plain; charset=utf-8", text.encode()
+    yield from Emit(Head(status, (("content-type", kind), *call.kept(head), *call.headers)))
     yield from Emit(body)
+
+
+def _is_json(body: bytes) -> bool:
+    try:
+        loads(body)
+    except UsageError:
+        return False
+    return True

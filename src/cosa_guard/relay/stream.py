@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Iterator
 from dataclasses import dataclass, field
+from itertools import takewhile
 from typing import Any, cast
 
-from cosa_guard.relay.call import Call, Head
-from cosa_guard.relay.texts import UNKNOWN, Text, Texts, aligned, alternatives, lawful
+from cosa_guard.relay.call import LARGEST_REPLY, Call, Head
+from cosa_guard.relay.texts import UNKNOWN, Text, Texts, aligned, alternatives_pass
 from cosa_guard.steps import READY, Close, Emit, Flow, Pull
 from cosa_guard.wire.fields import Found, Kind
 from cosa_guard.wire.protocol import ALL, Piece
-from cosa_guard.wire.sse import SSEDecoder
+from cosa_guard.wire.sse import Event, SSEDecoder
+from cosa_sdk.errors import WireError
 
 __all__ = ["relay_stream"]
 
@@ -27,16 +30,21 @@ class _Held:
     piece: Piece
     order: int
     """Its number in the whole stream."""
+    size: int
     spans: list[tuple[Text, int, Found]] = field(default_factory=list)
     """Streamed text in it, and up to where that must have passed."""
     copies: list[tuple[Text, Found]] = field(default_factory=list)
     wholes: list[Text] = field(default_factory=list)
+    before: list[Text] = field(default_factory=list)
+    """Where it ends an answer, the texts whose verdicts must be there: after it no refusal could come."""
     logprobs: list[Found] = field(default_factory=list)
 
     def ready(self) -> bool:
         """Everything in it has passed."""
-        return all(text.channel.releasable >= upto for text, upto, _ in self.spans) and all(
-            text.passed for text in self.wholes
+        return (
+            all(text.channel.releasable >= upto for text, upto, _ in self.spans)
+            and all(text.passed for text in self.wholes)
+            and all(text.channel.oldest is None for text in self.before)
         )
 
 
@@ -45,7 +53,7 @@ class _Lane:
     """One of several answers in a stream."""
 
     held: deque[_Held] = field(default_factory=deque)
-    later: list[tuple[Piece, Found, Any]] = field(default_factory=list)
+    later: list[tuple[Text, Piece, Found, Any]] = field(default_factory=list)
     """Unknown fields, taken out of their events until they have been judged."""
     blocked: bool = False
     complete: bool = False
@@ -71,7 +79,11 @@ class _Stream:
         self._texts = Texts(call)
         self._lanes: dict[int | None, _Lane] = {}
         self._order = 0
+        self._waiting = 0
+        """Bytes of events that are held, and of fields that come later."""
         self._last = False
+        self._lost = False
+        """The upstream's error, which ended the stream, could not go out as it was worded."""
         self._out = bytearray()
         # Until text is out a fresh candidate may take this one's place, so nothing else of it may be out either.
         self._patient = call.attempts > 1
@@ -91,9 +103,9 @@ class _Stream:
                 if ended:
                     yield from self._end(None)
                 else:
-                    for event in self._decoder.feed(cast("bytes", answer)):
-                        for piece in self._codec.pieces(event, self._call.asked.tools):
-                            yield from self._take(piece)
+                    for event in self._events(cast("bytes", answer)):
+                        for piece in self._codec.pieces(event, self._call.known):
+                            yield from self._take(piece, len(event.data))
             yield from self._pump()
             if self._over():
                 break
@@ -102,17 +114,24 @@ class _Stream:
 
     # --- taking in ---
 
-    def _take(self, piece: Piece) -> Flow[None]:
+    def _events(self, piece: bytes) -> Iterator[Event]:
+        """The events that a piece completes, up to the last one of the answer: whatever comes then, it is over."""
+        events = [] if self._last else self._decoder.feed(piece)
+        return takewhile(lambda _: not self._last, events)
+
+    def _take(self, piece: Piece, size: int) -> Flow[None]:
         lane = self._lanes.setdefault(piece.lane, _Lane())
         if lane.blocked or self._last:
             return
         self._order += 1
-        held = _Held(piece, self._order)
+        held = _Held(piece, self._order, size)
         for found in piece.found:
             yield from self._field(lane, held, found)
             if lane.blocked:
                 return
-        lane.held.append(held)
+        self._keep(lane, held)
+        if piece.closing or ALL in piece.ends:
+            held.before += self._texts.of(piece.lane)
         if ALL in piece.ends:  # what was taken out of earlier events goes out before this one
             held.wholes += [text for text in self._texts.of(piece.lane) if text.key[1] == UNKNOWN]
         for place in piece.ends:
@@ -123,6 +142,12 @@ class _Stream:
         if piece.last:
             self._last = True
             yield from self._end(piece.lane)
+
+    def _keep(self, lane: _Lane, held: _Held) -> None:
+        lane.held.append(held)
+        self._waiting += held.size
+        if self._waiting > LARGEST_REPLY:
+            raise WireError(f"more than {LARGEST_REPLY} bytes of the upstream's stream wait for its end")
 
     def _field(self, lane: _Lane, held: _Held, found: Found) -> Flow[None]:
         kind = found.field.kind if found.field else None
@@ -137,10 +162,12 @@ class _Stream:
                 yield from self._stop(piece.lane, fresh=False)
         elif kind is None:
             text = texts.of_field(piece.lane, found)
-            text.parts.append({found.key: found.value})
-            if self._codec.additive:
-                lane.later.append((piece, found, found.holder.pop(found.key)))
+            text.parts.append({str(found.key): found.value})
+            # In a list it has no name to come under, and nothing comes after what is last.
+            if self._codec.additive and isinstance(found.holder, dict) and not piece.last:
+                lane.later.append((text, piece, found, found.holder.pop(found.key)))
                 piece.raw = None
+                self._waiting += held.size
             else:
                 held.wholes.append(text)
         elif kind in _COPIES and (known := texts.known(piece.lane, found)) is not None:
@@ -176,9 +203,15 @@ class _Stream:
         """Refuse a lane; False when a fresh candidate is to be asked for instead."""
         lane = self._lanes.setdefault(number, _Lane())
         self._texts.drop(number)
-        lane.held.clear()
+        held, lane.held = lane.held, deque()
         lane.later.clear()
+        self._waiting -= sum(one.size for one in held)
         if number is None:  # belongs to no answer: left out, the answers stand on their own
+            for one in held:
+                if not (one.spans or one.wholes):
+                    self._keep(lane, one)
+                elif one.piece.last:
+                    self._lost = True
             return True
         untouched = self._head is not None and not self._out
         if fresh and untouched and self._call.again():
@@ -203,6 +236,9 @@ class _Stream:
         answers = [lane for number, lane in self._lanes.items() if number is not None]
         if self._over():
             self._out += self._writer.close()
+        elif self._lost:
+            self._call.report.error = "the upstream ended its stream with an error that may not go out"
+            self._out += self._codec.error_event("upstream_error", "the upstream failed")
         elif not self._last and not (answers and all(lane.complete for lane in answers)):
             message = "the upstream's stream stopped before its end"
             self._call.report.error = message
@@ -237,6 +273,7 @@ class _Stream:
 
     def _send(self, lane: _Lane, held: _Held) -> Flow[None]:
         piece, changed = held.piece, held.piece.raw is None
+        self._waiting -= held.size
         for text, upto, found in held.spans:
             released = text.release(upto)
             if released != found.value:
@@ -251,8 +288,9 @@ class _Stream:
         if held.logprobs:
             changed = (yield from self._logprobs(held)) or changed
         if lane.later and ALL in piece.ends:
-            self._out += b"".join(self._codec.later(*entry) for entry in lane.later)
-            lane.later.clear()
+            judged = [entry for entry in lane.later if entry[0] in held.wholes]  # more may have come since
+            self._out += b"".join(self._codec.later(*entry[1:]) for entry in judged)
+            lane.later = [entry for entry in lane.later if entry not in judged]
         lane.started = lane.started or bool(held.spans or held.wholes)
         self._writer.sent(piece)
         self._out += self._codec.encode(piece) if changed or piece.raw is None else piece.raw
@@ -265,16 +303,15 @@ class _Stream:
     def _logprobs(self, held: _Held) -> Flow[bool]:
         """Whether log probabilities had to go: they tell another text, or tokens beside it that may not go out."""
         changed = False
-        texts = {text.key[1]: found.value for text, _, found in held.spans}
-        texts |= {text.key[1]: found.value for text, found in held.copies}
+        beside = [(text, found) for text, _, found in held.spans] + held.copies
+        said = {text.key[1]: found.value for text, found in beside}
+        texts = {text.key[1]: text for text, _ in beside}
         for found in held.logprobs:
             if found.value is None:
                 changed = True
                 continue
-            fits = aligned(found.value, texts)
-            if fits and (others := alternatives(found.value)):
-                fits = yield from lawful(self._call, "\n".join(others))
-            if not fits:
+            fits = aligned(found.value, said)
+            if not (fits and (yield from alternatives_pass(self._call, found.value, texts))):
                 found.holder[found.key] = None
                 changed = True
         return changed

@@ -3,17 +3,23 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from cosa_guard.relay.call import Call
+from cosa_guard.relay.escapes import Spelled
 from cosa_guard.screening import Channel, Mode, screen
 from cosa_guard.steps import Flow, Ticket
 from cosa_guard.verdicts import Case, Ruling
 from cosa_guard.wire.fields import Found, Kind, Place, readable
+from cosa_sdk.errors import WireError
 
-__all__ = ["UNKNOWN", "Text", "Texts", "aligned", "alternatives", "lawful"]
+__all__ = ["ANSWER", "UNKNOWN", "Text", "Texts", "aligned", "alternatives_pass", "lawful"]
 
+MOST = 4096
+"""Texts of one answer."""
+ANSWER = frozenset({"content", "text"})
+"""Labels of what an answer says, whatever it thought and called."""
 UNKNOWN = "?"
 """Label of everything in a lane that no table knows."""
 Key = tuple[int | None, str, Place]
@@ -32,9 +38,21 @@ class Text:
         self.whole = whole
         self.parts: list[Any] = []
         self.out: list[str] = []
+        self.unchosen: dict[int, str] = {}
+        """Ends of what the tokens beside it make that were not chosen, by how likely they were."""
+        self.spelled: Spelled | None = None
+        """For JSON that is text."""
         self.fed = False
         self.flushed = False
         self.ended = False
+
+    def before(self, reach: int) -> str:
+        """The end of what was let out before the newest piece."""
+        said, place = "", len(self.out) - 1
+        while place > 0 and len(said) < reach:
+            place -= 1
+            said = self.out[place] + said
+        return said[-reach:] if reach else ""
 
     @property
     def lane(self) -> int | None:
@@ -73,6 +91,8 @@ class Texts:
         self._call = call
         self._mode: Mode = call.policy.config.enforcement.stream
         self._texts: dict[Key, Text] = {}
+        self._newest: dict[tuple[int | None, str], Text] = {}
+        self._made = 0
         self._waiting: deque[Text] = deque()
 
     @property
@@ -86,8 +106,9 @@ class Texts:
         return any(text.channel.crowded for text in self._waiting)
 
     def of(self, lane: int | None) -> Iterator[Text]:
-        """The texts of a lane."""
-        return (text for text in [*self._texts.values()] if text.lane == lane)
+        """The texts of a lane; what nobody knows comes last, so that it stops nothing that came before it."""
+        texts = [text for text in self._texts.values() if text.lane == lane]
+        return iter(sorted(texts, key=lambda text: text.key[1] == UNKNOWN))
 
     def lanes(self) -> set[int | None]:
         """Lanes that have texts."""
@@ -101,24 +122,38 @@ class Texts:
         """The text that a field belongs to."""
         key = _key(lane, found)
         text = self._texts.get(key)
-        if text is None:
-            streamed = found.field is not None and found.field.kind in (Kind.TEXT, Kind.COPY)
-            call = self._call
-            channel = Channel(
-                call.policy,
-                call.conversation.turns,
-                self._mode if streamed else "whole",
-                call.report,
-                request=call.request,
-                at_once=not streamed,
-            )
-            text = self._texts[key] = Text(key, channel, whole=not streamed)
+        if text is None or (text.whole and text.ended):
+            text = self._texts[key] = self._began(key, found, text)
+        return text
+
+    def _began(self, key: Key, found: Found, ended: Text | None) -> Text:
+        """A text that nothing came of yet, or one that goes on although it had ended: it is judged once more."""
+        self._made += 1
+        if self._made > MOST:
+            raise WireError(f"the upstream's answer has more than {MOST} texts")
+        streamed = found.field is not None and found.field.kind in (Kind.TEXT, Kind.COPY)
+        call, last = self._call, self._newest.get(key[:2]) if streamed else None
+        channel = Channel(
+            call.policy,
+            call.conversation.turns,
+            self._mode if streamed else "whole",
+            call.report,
+            request=call.request,
+            at_once=not streamed,
+            before=last.channel.tail if last is not None else "",
+        )
+        text = Text(key, channel, whole=not streamed)
+        if streamed:
+            self._newest[key[:2]] = text
+            text.spelled = Spelled() if call.asked.json and key[1] in ANSWER else None
+        if ended is not None:
+            text.parts += ended.parts
         return text
 
     def feed(self, text: Text, piece: str) -> Flow[None]:
         """The next piece of a streamed text."""
-        text.fed = True
-        yield from self._take_in(text, piece)
+        text.fed, text.ended = True, False
+        yield from self._take_in(text, piece if text.spelled is None else text.spelled.feed(piece))
 
     def flush(self, text: Text) -> Flow[None]:
         """Judge what is there of a text as if it ended here, once: another text of its lane has begun."""
@@ -133,6 +168,8 @@ class Texts:
         text.ended = True
         if text.whole:
             yield from self._take_in(text, readable(text.said))
+        elif text.spelled is not None:
+            yield from self._take_in(text, text.spelled.rest())
         yield from self._take_in(text, None)
 
     def settle(self) -> Flow[Text | None]:
@@ -164,7 +201,7 @@ def lawful(call: Call, text: str, *, strict: bool = True) -> Flow[bool]:
     """
     case = Case(config=call.policy.config, stage="output", text=text, turns=call.conversation.turns)
     ruling = yield from screen(call.policy, case, call.request)
-    if ruling.outcome == "violates" or ruling.decision.floor:
+    if ruling.outcome == "violates" or ruling.decision.floor or call.policy.failed(ruling):
         return False
     return not strict or call.policy.allows(ruling)
 
@@ -175,14 +212,18 @@ def _key(lane: int | None, found: Found) -> Key:
     return lane, found.field.label, found.place
 
 
+_LISTS = frozenset({"content", "refusal"})
+
+
 def aligned(logprobs: Any, texts: Mapping[str, str]) -> bool:
     """Log probabilities tell the tokens of the very text beside them, and nothing else.
 
     Args:
         texts: by label: `content`, `refusal`.
     """
-    lists = logprobs.items() if isinstance(logprobs, dict) else [("content", logprobs)]
-    for label, tokens in lists:
+    for label, tokens in _lists(logprobs):
+        if label not in _LISTS:
+            return False
         if tokens is None:
             continue
         if not isinstance(tokens, list) or not all(_is_token(token) for token in tokens):
@@ -192,24 +233,47 @@ def aligned(logprobs: Any, texts: Mapping[str, str]) -> bool:
     return True
 
 
+def _lists(logprobs: Any) -> Iterable[tuple[str, Any]]:
+    return logprobs.items() if isinstance(logprobs, dict) else [("content", logprobs)]
+
+
 _TOKEN = frozenset({"token", "logprob", "bytes", "top_logprobs"})
 
 
-def _is_token(token: Any) -> bool:
+def _is_token(token: Any, *, chosen: bool = True) -> bool:
     if not isinstance(token, dict) or not token.keys() <= _TOKEN or not isinstance(token.get("token"), str):
         return False
     if token.get("bytes") is not None and token["bytes"] != [*token["token"].encode("utf-8", "surrogatepass")]:
         return False
     others = token.get("top_logprobs") or []
     number = type(token.get("logprob")) in {int, float, type(None)}
-    return number and isinstance(others, list) and all(_is_token(other) for other in others)
+    if not number or not isinstance(others, list) or (others and not chosen):
+        return False
+    return all(_is_token(other, chosen=False) for other in others)
 
 
-def alternatives(logprobs: Any) -> list[str]:
-    """Tokens that were not chosen, as the lines that they make: the likeliest ones, the second likeliest, and so on."""
+def alternatives_pass(call: Call, logprobs: Any, texts: Mapping[str, Text | None]) -> Flow[bool]:
+    """Whether the tokens that were not chosen may go out: alone, one after the other, and behind what was said.
+
+    Args:
+        texts: what was let out of the texts beside them, by label.
+    """
+    reach = 8 * call.policy.holdback  # room for characters that fold to nothing
     ranks: dict[int, list[str]] = {}
-    for tokens in logprobs.values() if isinstance(logprobs, dict) else [logprobs]:
+    branches: list[str] = []
+    for label, tokens in _lists(logprobs):
+        text = texts.get(label)
+        before, lines = ("", dict[int, str]()) if text is None else (text.before(reach), text.unchosen)
         for token in tokens or ():
             for rank, other in enumerate(token.get("top_logprobs") or ()):
-                ranks.setdefault(rank, []).append(other["token"])
-    return ["".join(ranks[rank]) for rank in sorted(ranks)]
+                said = other["token"]
+                ranks.setdefault(rank, []).append(said)
+                if reach:
+                    lines[rank] = (lines.get(rank, "") + said)[-reach:]
+                    branches += [lines[rank], before + said]
+            before = (before + token["token"])[-reach:] if reach else ""
+    if not ranks:
+        return True
+    if branches and call.policy.says("\n".join(branches)):
+        return False
+    return (yield from lawful(call, "\n".join("".join(ranks[rank]) for rank in sorted(ranks))))

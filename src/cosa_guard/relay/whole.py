@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from cosa_guard.relay.call import LARGEST_REPLY, Call, Head, pulled
-from cosa_guard.relay.texts import aligned, alternatives, lawful
-from cosa_guard.screening import screen_whole
+from cosa_guard.relay.escapes import Spelled
+from cosa_guard.relay.texts import ANSWER, aligned, alternatives_pass
+from cosa_guard.screening import screen_whole, tail_of
 from cosa_guard.steps import Begin, Emit, Flow, Settle, Ticket
 from cosa_guard.wire.fields import LOGPROBS, Found, Kind, readable
 from cosa_guard.wire.protocol import Piece, dumps, loads
@@ -50,8 +51,9 @@ def relay_whole(call: Call, head: Head) -> Flow[bool]:
     yield from reply.judge()
     if reply.blocked and call.again():
         return False
-    yield from Emit(call.head(head, _JSON))
-    yield from Emit(reply.written(raw))
+    said = reply.written(raw)
+    yield from Emit(call.head(head, _JSON))  # it names the act, which is known now
+    yield from Emit(said)
     return True
 
 
@@ -63,6 +65,8 @@ class _Judged:
     found: list[Found]
     """Where it stands; several unknown fields of a lane are judged together."""
     given: str
+    before: str = ""
+    """The end of the text that it goes on from."""
     ticket: Ticket[str | None] | None = None
 
 
@@ -72,7 +76,7 @@ class _Reply:
     def __init__(self, call: Call, body: dict[str, Any]) -> None:
         self._call = call
         self._body = body
-        self._pieces = call.codec.reply(body, call.asked.tools)
+        self._pieces = call.codec.reply(body, call.known)
         self._changed = False
         self.blocked: set[int | None] = set()
 
@@ -100,30 +104,44 @@ class _Reply:
         for lane in lanes:
             if lane in self.blocked:
                 call.report.act = "refuse"
-                call.codec.refuse(self._body, lane, call.refusal, call.asked)
+                call.codec.refuse(self._body, lane, call.refusal, call.asked, call.known)
                 self._changed = True
             call.remember(iter(call.codec.said(self._body, lane)), "refusal" if lane in self.blocked else "reply")
         return dumps(self._body) if self._changed else raw
 
     def _texts(self, piece: Piece) -> Iterator[_Judged]:
         unknown: list[Found] = []
+        parts: dict[str, str] = {}
         for found in piece.found:
-            kind = found.field.kind if found.field else None
-            if kind is None:
+            field, kind = found.field, found.field.kind if found.field else None
+            if field is None:
                 unknown.append(found)
             elif kind is Kind.MEDIA:
                 if self._call.policy.config.enforcement.media != "allow":
                     self._call.report.error = f"the reply has a part no judge covers: {found.path}"
                     self._block(piece)
             elif kind is not Kind.LOGPROBS:
-                value = found.value
-                yield _Judged(piece, [found], value if kind in STREAMED else readable(value))
+                streamed = kind in STREAMED
+                if streamed and field.label in ANSWER and self._call.asked.json:
+                    self._spell(found)
+                said: str = found.value if streamed else readable(found.value)
+                before = tail_of(self._call.policy, parts[field.label]) if streamed and field.label in parts else ""
+                yield _Judged(piece, [found], said, before)
+                if streamed:
+                    parts[field.label] = before + said
         if unknown:
-            yield _Judged(piece, unknown, readable({found.path: found.value for found in unknown}))
+            yield _Judged(piece, unknown, readable([{found.path: found.value} for found in unknown]))
+
+    def _spell(self, found: Found) -> None:
+        spelled = Spelled()
+        said = spelled.feed(found.value) + spelled.rest()
+        self._changed = self._changed or said != found.value
+        found.holder[found.key] = said
 
     def _screened(self, judged: _Judged) -> Flow[str | None]:
         call = self._call
-        return screen_whole(call.policy, call.conversation.turns, call.report, judged.given, call.request)
+        turns = call.conversation.turns
+        return screen_whole(call.policy, turns, call.report, judged.given, call.request, judged.before)
 
     def _settle(self, judged: _Judged, released: str | None) -> None:
         if judged.piece.lane in self.blocked:
@@ -145,7 +163,10 @@ class _Reply:
         self.blocked.add(piece.lane)
         if piece.lane is None:  # belongs to no choice: taken out, the choices stand on their own
             for found in piece.found:
-                found.holder[found.key] = None
+                if isinstance(found.holder, dict):
+                    del found.holder[found.key]  # its name may be what was found
+                else:
+                    found.holder[found.key] = None
             self._changed = True
 
     def _logprobs(self, piece: Piece, found: Found) -> Flow[None]:
@@ -153,8 +174,6 @@ class _Reply:
             return
         texts = {one.field.label: one.value for one in piece.found if one.field and one.field.kind is Kind.TEXT}
         fits = aligned(found.value, texts)
-        if fits and (others := alternatives(found.value)):
-            fits = yield from lawful(self._call, "\n".join(others))
-        if not fits:
+        if not (fits and (yield from alternatives_pass(self._call, found.value, {}))):
             found.holder[found.key] = None
             self._changed = True

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from cosa_guard.folding import whole_characters
 from cosa_guard.messages import Message, Role
 from cosa_guard.wire.fields import opened, readable
-from cosa_guard.wire.protocol import Turn, expect, inert
+from cosa_guard.wire.protocol import Turn, apart, expect, inert, lasting
 from cosa_sdk.errors import UnsupportedField, UsageError
 
-__all__ = ["outgoing", "placeholder", "text_of", "turn_of", "variants"]
+__all__ = ["ids_of", "outgoing", "placeholder", "text_of", "turn_of", "variants"]
 
 _ROLES: Mapping[str, Role] = {"system": "system", "user": "user", "assistant": "assistant"}
 _KINDS: Mapping[str, tuple[str, ...]] = {
@@ -40,8 +42,18 @@ _STRINGS: Mapping[str, tuple[str, ...]] = {
     "thinking": ("thinking",),
 }
 """What a block must have."""
+_OTHERS: Mapping[str, Mapping[str, type]] = {
+    "thinking": {"signature": str},
+    "tool_use": {"input": dict},
+    "tool_result": {"is_error": bool},
+    "document": {"citations": dict},
+    "search_result": {"citations": dict},
+}
+"""What it may have, and of which kind that is."""
 _THOUGHTS = ("thinking", "redacted_thinking")
 _SOURCES = ("base64", "url", "text", "content")
+_SEAL = re.compile(r"[A-Za-z0-9+/=_-]+\Z")
+_MIME = re.compile(r"(?:(?:text|image|application)/(?:plain|png|jpeg|gif|webp|pdf))?\Z")
 
 
 def text_of(system: Any, where: str) -> str:
@@ -73,6 +85,14 @@ def turn_of(item: Any, place: int) -> Turn:
     return Turn(Message(role, said, media), place)
 
 
+def ids_of(content: Any) -> Iterable[str]:
+    """What names calls of tools in a content: judged by its shape."""
+    for block in _blocks(content):
+        name = {"tool_use": "id", "tool_result": "tool_use_id"}.get(block["type"])
+        if name is not None:
+            yield block[name]
+
+
 def outgoing(content: Any, calls: set[str]) -> Any:
     """A message's content for the upstream, each block written anew from what was read.
 
@@ -87,13 +107,15 @@ def outgoing(content: Any, calls: set[str]) -> Any:
         if kind == "tool_use":
             calls.add(block["id"])
         # Only the upstream can read sealed thinking; where there is text beside it, it checks that they are the same.
-        sealed = kind == "redacted_thinking" or (
-            kind == "thinking" and not (block["thinking"] and block.get("signature"))
-        )
+        sealed = kind == "redacted_thinking" or (kind == "thinking" and not _is_open(block))
         if sealed or (kind == "tool_result" and block["tool_use_id"] not in calls):
             continue
         sent.append(_sent(block))
-    return sent
+    return apart(sent)
+
+
+def _is_open(block: Mapping[str, Any]) -> bool:
+    return bool(block["thinking"]) and _SEAL.match(block.get("signature") or "") is not None
 
 
 def placeholder(content: Any, said: str, calls: set[str]) -> Any:
@@ -153,14 +175,15 @@ def _content(content: Any, where: str, owner: str) -> tuple[str, tuple[str, ...]
             _media(block, here, said, media)
         elif kind in {"tool_result", "search_result"}:
             inner = _content(block.get("content") or "", f"{here}.content", kind)
-            said += [block.get("source") or "", block.get("title") or "", inner[0]]
+            said += [*(block[name] for name in _STRINGS[kind] if name != "tool_use_id"), inner[0]]
             media += inner[1]
-        elif kind == "tool_use":
-            expect(block, "input", dict)
-            said.append(words([block]))
         else:
             said.append(words([block]))
-    return "\n".join(part for part in said if part), tuple(media)
+        for name, wanted in _OTHERS.get(kind, {}).items():
+            expect(block, name, wanted)
+        if "citations" in _OTHERS.get(kind, ()):
+            expect(block.get("citations") or {}, "enabled", bool)
+    return whole_characters("\n".join(part for part in said if part)), tuple(media)
 
 
 def _media(block: Mapping[str, Any], where: str, said: list[str], media: list[str]) -> None:
@@ -173,6 +196,8 @@ def _media(block: Mapping[str, Any], where: str, said: list[str], media: list[st
         )
     if known not in _SOURCES:
         raise UsageError(f"{where}.source.type is {known!r}; choices: {', '.join(_SOURCES)}")
+    if not _MIME.match(expect(source, "media_type", str, "")):
+        raise UsageError(f"{where}.source.media_type is none; give one such as 'text/plain' or 'image/png'")
     said += [expect(block, name, str, "") for name in ("title", "context")]
     if known == "text":
         said.append(opened(expect(source, "data", str, "")))
@@ -190,20 +215,18 @@ def _sent(block: Mapping[str, Any]) -> dict[str, Any]:
     sent = {name: inert(block[name]) for name in _FIELDS[kind] if block.get(name) is not None}
     for name in ("content", "source"):
         if isinstance(sent.get(name), list):
-            sent[name] = [_sent(inner) for inner in sent[name]]
+            sent[name] = apart([_sent(inner) for inner in sent[name]])
         elif isinstance(sent.get(name), dict):
             sent[name] = _source(sent[name])
     if kind == "tool_use":
         sent.setdefault("input", {})
-    lasting = block.get("cache_control")
-    mark = {"cache_control": {"type": "ephemeral"}} if isinstance(lasting, dict) else {}
-    if mark and lasting is not None and lasting.get("ttl") in ("5m", "1h"):  # anything may stand there
-        mark["cache_control"]["ttl"] = lasting["ttl"]
-    return {"type": kind, **sent, **mark}
+    if "citations" in sent:
+        sent["citations"] = {"enabled": sent["citations"].get("enabled") or False}
+    return {"type": kind, **sent, **lasting(block)}
 
 
 def _source(source: Mapping[str, Any]) -> dict[str, Any]:
     sent = {name: source[name] for name in ("type", "media_type", "data", "url", "content") if name in source}
     if isinstance(sent.get("content"), list):
-        sent["content"] = [_sent(inner) for inner in sent["content"]]
+        sent["content"] = apart([_sent(inner) for inner in sent["content"]])
     return sent

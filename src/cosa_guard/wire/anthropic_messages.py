@@ -10,20 +10,21 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from cosa_guard.messages import Message
-from cosa_guard.wire.anthropic_blocks import outgoing, placeholder, text_of, turn_of, variants
+from cosa_guard.wire.anthropic_blocks import ids_of, outgoing, placeholder, text_of, turn_of, variants
 from cosa_guard.wire.anthropic_writer import AnthropicWriter, blank, ended, named_event
 from cosa_guard.wire.chat_messages import fenced
-from cosa_guard.wire.fields import META, OPAQUE, Found, Place, Table, text, walk, whole
+from cosa_guard.wire.fields import ID, META, MODEL, OPAQUE, USUAL, Found, Known, Place, Table, text, walk, whole
 from cosa_guard.wire.openai_chat import DENIED as CHAT_DENIED
 from cosa_guard.wire.openai_chat import read_event
-from cosa_guard.wire.protocol import ALL, Asked, Codec, Piece, Turn, expect, inert, lines, refused_fields
+from cosa_guard.wire.protocol import ALL, Asked, Codec, Piece, Turn, expect, inert, refused_fields, settings
 from cosa_guard.wire.sse import Event
 from cosa_sdk.errors import UnsupportedField, UsageError, WireError
 
 __all__ = ["AnthropicMessages"]
 
 _BLOCK: Table = {
-    **dict.fromkeys(("type", "id", "tool_use_id", "caller", "toolset_name"), META),
+    **dict.fromkeys(("type", "caller", "toolset_name"), META),
+    **dict.fromkeys(("id", "tool_use_id"), ID),
     "text": text("text"),
     "thinking": text("thinking"),
     "signature": OPAQUE,
@@ -39,7 +40,8 @@ _END: Table = {
     "container": {"id": META, "expires_at": META},
 }
 REPLY: Table = {
-    **dict.fromkeys(("id", "type", "role", "model", "usage"), META),
+    **dict.fromkeys(("id", "type", "role", "usage"), META),
+    "model": MODEL,
     **_END,
     "content": {"*": _BLOCK},
 }
@@ -89,9 +91,10 @@ DENIED: Mapping[str, str] = {
     "thread": "it refers to text on the server that no judge has read",
     "betas": "it is a header's; in the body it could switch on what no judge reads",
     "fallbacks": "another model would answer than the one that was chosen",
-    "truncate_prompt_tokens": "it could cut the safety config out of the prompt",
 }
 _TENANT = ("metadata",)
+_READ = frozenset({"messages", "system", "model", *_TENANT})
+"""What is no setting: read elsewhere, or not sent on."""
 _ENVELOPE = ("id", "type", "role", "model", "usage")
 _ERRORS = {
     400: "invalid_request_error",
@@ -109,6 +112,7 @@ class AnthropicMessages(Codec):
 
     name = "anthropic-messages"
     path = "/messages"
+    usual = USUAL | EVENTS.keys()
 
     def read(self, body: Mapping[str, Any], *, proxy: bool) -> Asked:
         refused_fields(body, allowed=_ALLOWED if proxy else None, denied=DENIED)
@@ -125,7 +129,7 @@ class AnthropicMessages(Codec):
             body, "output_format", dict, {}
         )
         tools = _tools(body)
-        first = [lines(tools, form) if proxy else "", text_of(body.get("system") or "", "system")]
+        first = [settings(body, _READ) if proxy else "", text_of(body.get("system") or "", "system")]
         turns = [*(Turn(Message("system", said), None) for said in first if said), *turns]
         return Asked(
             body=body,
@@ -133,7 +137,9 @@ class AnthropicMessages(Codec):
             model=expect(body, "model", str, ""),
             stream=expect(body, "stream", bool, default=False),
             structured=form.get("type") == "json_schema",
+            json=bool(form),
             tools=frozenset(tool["name"] for tool in tools if isinstance(tool.get("name"), str)),
+            ids=tuple(one for item in messages for one in ids_of(item["content"])),
         )
 
     def ask(
@@ -150,7 +156,7 @@ class AnthropicMessages(Codec):
             said = turn.message
             if said.role == "system":
                 if turn.source is not None or said.content == own:
-                    messages.append({"role": "user", "content": fenced(inert(message.content))})
+                    messages.append({"role": "user", "content": fenced(message.content)})
                 continue  # what tools say stays with them
             if said.role == "assistant" and not messages:
                 continue  # a conversation begins with its user
@@ -163,7 +169,7 @@ class AnthropicMessages(Codec):
                 messages.append({"role": "assistant" if said.role == "assistant" else "user", "content": content})
         return {**out, "system": system, "messages": messages}
 
-    def pieces(self, event: Event, tools: frozenset[str]) -> list[Piece]:
+    def pieces(self, event: Event, known: Known) -> list[Piece]:
         body = read_event(event)
         kind = body.get("type")
         if not isinstance(kind, str):
@@ -175,7 +181,9 @@ class AnthropicMessages(Codec):
         if kind in _HOLDS and not isinstance(held, dict):
             raise WireError(f"the upstream sent {kind} without {_HOLDS[kind]!r}")
         place: Place = (index,) if kind.startswith("content_block_") else ()
-        found = _placed(walk(EVENTS.get(kind, STEP), body), place, tools)
+        found = _placed(walk(EVENTS.get(kind, STEP), body, known), place, known)
+        if kind not in EVENTS and not known.name(kind):
+            found.append(Found(None, place, body, "type", ".type"))
         if kind == "content_block_start" and held is not None and held.get("type") == "tool_use":
             # A call is not begun before what it is called with has passed.
             found.append(Found(whole("input"), place, {"input": ""}, "input", ".content_block.input"))
@@ -183,19 +191,20 @@ class AnthropicMessages(Codec):
         ends: tuple[Place, ...] = (ALL,) if last else (place,) if kind == "content_block_stop" else ()
         raw = event.raw if event.event == kind else None
         name = kind if _NAME.match(kind) else ""
-        return [Piece(None if kind == "ping" else 0, body, name, raw, found, ends, last)]
+        closing = kind == "message_delta"
+        return [Piece(None if kind == "ping" else 0, body, name, raw, found, ends, last, closing)]
 
-    def reply(self, body: dict[str, Any], tools: frozenset[str]) -> list[Piece]:
+    def reply(self, body: dict[str, Any], known: Known) -> list[Piece]:
         if not isinstance(body.get("content"), list):
             raise WireError("the upstream's reply has no content")
-        return [Piece(0, body, found=_placed(walk(REPLY, body), (), tools), ends=(ALL,))]
+        return [Piece(0, body, found=_placed(walk(REPLY, body, known), (), known), ends=(ALL,))]
 
-    def refuse(self, body: dict[str, Any], lane: int, text: str, asked: Asked) -> None:  # noqa: ARG002  # one lane
-        known = {key: body[key] for key in _ENVELOPE if key in body}
-        for found in walk(REPLY, known):  # an identifier that is none may be what was refused
-            del known[found.key]
+    def refuse(self, body: dict[str, Any], lane: int, text: str, asked: Asked, known: Known) -> None:  # noqa: ARG002  # one lane
+        kept = {key: body[key] for key in _ENVELOPE if key in body}
+        for found in walk(REPLY, kept, known):  # an identifier that is none may be what was refused
+            del kept[found.key]
         body.clear()
-        body.update(_refused({**blank(asked, ""), **known}, text, asked))
+        body.update(_refused({**blank(asked, ""), **kept}, text, asked))
 
     def refusal(self, asked: Asked, text: str, request: str) -> dict[str, Any]:
         return _refused(blank(asked, request), text, asked)
@@ -233,7 +242,7 @@ def _tools(body: Mapping[str, Any]) -> list[dict[str, Any]]:
     return tools
 
 
-def _placed(fields: list[Found], place: Place, tools: frozenset[str]) -> list[Found]:
+def _placed(fields: list[Found], place: Place, known: Known) -> list[Found]:
     """The fields at their places in the whole answer, without names of declared tools."""
     kept = []
     for found in fields:
@@ -241,7 +250,7 @@ def _placed(fields: list[Found], place: Place, tools: frozenset[str]) -> list[Fo
             found.field is not None
             and found.field.label == "name"
             and isinstance(found.value, str)
-            and found.value in tools
+            and found.value in known.tools
         ):
             continue
         found.place = (*place, *found.place)

@@ -8,7 +8,7 @@ from typing import Any
 
 from cosa_guard.messages import Message
 from cosa_guard.wire.anthropic_blocks import variants
-from cosa_guard.wire.protocol import Asked, Piece, dumps
+from cosa_guard.wire.protocol import Asked, Piece, dumps, grown
 from cosa_guard.wire.sse import encode
 
 __all__ = ["AnthropicWriter", "blank", "ended", "named_event"]
@@ -119,7 +119,7 @@ class AnthropicWriter:
             self._arguments[place] = self._arguments.get(place, "") + delta["partial_json"]
         for known, key in _GROWS.items():
             if kind == known and isinstance(delta.get(key), str):
-                block[key] = (block.get(key) or "") + delta[key]
+                block[key] = grown(block.get(key), delta[key])
 
     def _block(self, place: int) -> dict[str, Any]:
         """A block as a client puts it together."""

@@ -27,6 +27,7 @@ class _Lane:
     started: bool = False
     message: dict[str, Any] = field(default_factory=dict)
     calls: dict[int, dict[str, Any]] = field(default_factory=dict)
+    function: dict[str, Any] = field(default_factory=dict)
 
 
 class ChatWriter:
@@ -54,14 +55,16 @@ class ChatWriter:
                 self._envelope[key] = body[key]
         lane = self._lanes.setdefault(piece.lane, _Lane())
         lane.started = True
-        for key, value in (body["choices"][0].get("delta") or {}).items():
+        delta = body["choices"][0].get("delta")
+        for key, value in delta.items() if isinstance(delta, dict) else ():
             if isinstance(value, str) and key != "role":
                 lane.message[key] = lane.message.get(key, "") + value
-            elif key == "tool_calls":
+            elif key == "tool_calls" and isinstance(value, list):
                 for call in value:
-                    _add(lane.calls.setdefault(call.get("index") or 0, {}), call)
-            elif key == "function_call" and value:
-                _add(lane.message.setdefault(key, {}), value)
+                    if isinstance(call, dict):
+                        _add(lane.calls.setdefault(call.get("index") or 0, {}), call)
+            elif key == "function_call" and isinstance(value, dict):
+                _add(lane.function, value)
 
     def refuse(self, lane: int, text: str) -> bytes:
         """The refusal, and the end of the choice."""
@@ -83,7 +86,7 @@ class ChatWriter:
         known = self._lanes.get(lane)
         if known is not None:
             calls = [known.calls[index] for index in sorted(known.calls)]
-            yield from variants({**known.message, "tool_calls": calls})
+            yield from variants({**known.message, "tool_calls": calls, "function_call": known.function})
 
     def _chunk(self, lane: int, delta: dict[str, str], finish: str | None) -> bytes:
         return data_event({**self._envelope, "choices": [{"index": lane, "delta": delta, "finish_reason": finish}]})
@@ -92,9 +95,10 @@ class ChatWriter:
 def _add(whole: dict[str, Any], piece: Mapping[str, Any]) -> None:
     """Put the next piece of a tool call to what is there: strings grow, except those that name things."""
     for key, value in piece.items():
-        if isinstance(value, dict):
+        known = whole.get(key)
+        if isinstance(value, dict) and isinstance(known, dict | None):
             _add(whole.setdefault(key, {}), value)
-        elif isinstance(value, str) and key not in _IDS:
-            whole[key] = whole.get(key, "") + value
+        elif isinstance(value, str) and isinstance(known, str) and key not in _IDS:
+            whole[key] = known + value
         elif value is not None:
             whole[key] = value

@@ -10,10 +10,37 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from cosa_guard.messages import Message, Role
-from cosa_guard.wire.chat_messages import content_of, fenced, variants, words
+from cosa_guard.wire.chat_messages import content_of, fenced, ids_of, outgoing, placeholder, variants, words
 from cosa_guard.wire.chat_writer import ChatWriter, data_event
-from cosa_guard.wire.fields import LOGPROBS, MEDIA, META, NAME, Found, Place, Table, text, walk, whole
-from cosa_guard.wire.protocol import ALL, Asked, Codec, Piece, Turn, dumps, expect, inert, lines, loads, refused_fields
+from cosa_guard.wire.fields import (
+    ID,
+    LOGPROBS,
+    MEDIA,
+    META,
+    MODEL,
+    NAME,
+    Found,
+    Known,
+    Place,
+    Table,
+    index_of,
+    text,
+    walk,
+    whole,
+)
+from cosa_guard.wire.protocol import (
+    ALL,
+    Asked,
+    Codec,
+    Piece,
+    Turn,
+    dumps,
+    expect,
+    inert,
+    loads,
+    refused_fields,
+    settings,
+)
 from cosa_guard.wire.sse import Event
 from cosa_sdk.errors import UnsupportedField, UsageError, WireError
 
@@ -28,7 +55,7 @@ _MESSAGE: Table = {
     "tool_calls": {
         "*": {
             "index": META,
-            "id": META,
+            "id": ID,
             "type": META,
             "function": {"name": NAME, "arguments": whole("arguments")},
             "custom": {"name": NAME, "input": whole("input")},
@@ -50,12 +77,12 @@ _ENVELOPE: Table = {
     "id": META,
     "object": META,
     "created": META,
-    "model": META,
+    "model": MODEL,
     "service_tier": META,
     "system_fingerprint": META,
     "usage": META,
     "timings": META,
-    "provider": META,
+    "provider": MODEL,
     "obfuscation": META,
     "prompt_filter_results": META,
 }
@@ -73,6 +100,9 @@ _PREFILL = "it lets a caller begin the model's reply"
 _STATE = "it refers to text on the server that no judge has read"
 _ADAPTER = "the guard chooses adapters"
 _PROMPT = "it would show the prompt, and with it the safety config"
+_CUT = "it could cut the safety config out of the prompt"
+_PAGES = "the server would read pages that no judge has read"
+_CODE = "the server would run it"
 DENIED: Mapping[str, str] = {
     "chat_template": _TEMPLATE,
     "chat_template_kwargs": _TEMPLATE,
@@ -94,11 +124,37 @@ DENIED: Mapping[str, str] = {
     "slot_id": _STATE,
     "cache_salt": _STATE,
     "kv_transfer_params": _STATE,
-    "web_search_options": "the server would read pages that no judge has read",
+    "web_search_options": _PAGES,
+    "search_parameters": _PAGES,
+    "enable_search": _PAGES,
+    "data_sources": _PAGES,
+    "plugins": _PAGES,
+    "truncate_prompt_tokens": _CUT,
+    "prompt_truncate_len": _CUT,
+    "transforms": _CUT,
+    "template": _TEMPLATE,
+    "tool_prompt": _TEMPLATE,
+    "raw": _TEMPLATE,
+    "suffix": _PREFILL,
+    "input_ids": _STATE,
+    "input_embeds": _STATE,
+    "prompt_embeds": _STATE,
+    "session_params": _STATE,
+    "cached_content": _STATE,
+    "lora_path": _ADAPTER,
+    "adapter_id": _ADAPTER,
+    "response_fields": _PROMPT,
+    "logits_processors": _CODE,
+    "custom_logit_processor": _CODE,
     "audio": "no judge hears a spoken reply",
 }
+_DONE = b"data: [DONE]\n\n"
 _NAMES = ("id", "object", "created", "model")
 _TENANT = ("metadata", "prompt_cache_key", "safety_identifier", "store", "user")
+_READ = frozenset({"messages", "model", *_TENANT})
+"""What is no setting: read elsewhere, or not sent on."""
+_JSON = frozenset("guided_json guided_grammar guided_regex structured_outputs json_schema grammar format".split())
+"""Of servers that take more than `response_format`."""
 _TOOLS = frozenset({"function", "custom"})
 _ROLES: Mapping[str, Role] = {
     "system": "system",
@@ -130,7 +186,7 @@ class ChatCompletions(Codec):
         tools = [expect(tool, "function", dict, None) or expect(tool, "custom", dict, {}) for tool in _tools(body)]
         tools += expect(body, "functions", list, [])
         schema = expect(body, "response_format", dict, {})
-        if proxy and (written := lines(tools, schema) if tools or schema else ""):
+        if proxy and (written := settings(body, _READ)):
             turns.insert(0, Turn(Message("system", written), None))
         return Asked(
             body=body,
@@ -139,7 +195,11 @@ class ChatCompletions(Codec):
             stream=expect(body, "stream", bool, default=False),
             choices=expect(body, "n", int, 1),
             structured=schema.get("type") == "json_schema",
+            json=schema.get("type") not in (None, "text") or not _JSON.isdisjoint(body),
             tools=frozenset(str(tool.get("name")) for tool in tools if isinstance(tool, dict)),
+            ids=tuple(
+                [one for item in messages if "tool_calls" in item or "tool_call_id" in item for one in ids_of(item)]
+            ),
         )
 
     def ask(
@@ -147,7 +207,7 @@ class ChatCompletions(Codec):
     ) -> dict[str, Any]:
         out = {key: value for key, value in asked.body.items() if key != "messages"}
         if identity is not None:
-            out = {key: value for key, value in out.items() if key not in _TENANT} | {"user": identity}
+            out = inert({key: value for key, value in out.items() if key not in _TENANT}) | {"user": identity}
         given = asked.body["messages"]
         messages: list[Any] = [{"role": "system", "content": system}]
         for turn, message in turns:
@@ -156,20 +216,22 @@ class ChatCompletions(Codec):
             raw = given[turn.source]
             if turn.message.role == "system":
                 messages.append({"role": "user", "content": fenced(message.content)})
-            elif message.content != turn.message.content:  # the guard's placeholder
-                messages.append({"role": raw["role"], "content": message.content})
-            elif turn.message.role != "tool" or any(one.get("role") == "assistant" for one in messages):
-                messages.append(inert(raw))  # a result whose call was dropped would be refused upstream
+            elif turn.message.role == "tool" and not any(one["role"] == "assistant" for one in messages):
+                continue  # a result whose call was dropped would be refused upstream
+            else:
+                same = message.content == turn.message.content
+                messages.append(outgoing(raw) if same else placeholder(raw, message.content))
         return {**out, "messages": messages}
 
-    def pieces(self, event: Event, tools: frozenset[str]) -> list[Piece]:
+    def pieces(self, event: Event, known: Known) -> list[Piece]:
+        raw = None if event.event else event.raw  # events have no names here, and one may say anything
         if event.data == "[DONE]":
-            return [Piece(None, {}, raw=event.raw, last=True)]
+            return [Piece(None, {}, raw=raw or _DONE, last=True)]
         body = read_event(event)
         choices = body.get("choices")
         if not isinstance(choices, list) or not choices:
             failed = "error" in body
-            return [Piece(None, body, raw=event.raw, found=walk(CHUNK, body, tools), last=failed)]
+            return [Piece(None, body, raw=raw, found=walk(CHUNK, body, known), last=failed)]
         if len(choices) > 1:
             rest = {key: value for key, value in body.items() if key not in {"choices", "usage"}}
             parts = [{**rest, "choices": [choice]} for choice in choices]
@@ -178,13 +240,13 @@ class ChatCompletions(Codec):
             return [
                 piece
                 for part in parts
-                for piece in self.pieces(Event(data_event(part), "", dumps(part).decode()), tools)
+                for piece in self.pieces(Event(data_event(part), "", dumps(part).decode()), known)
             ]
         choice = choices[0]
         if not isinstance(choice, dict):
             raise WireError("the upstream sent a choice that is no object")
         ends: tuple[Place, ...] = (ALL,) if choice.get("finish_reason") else ()
-        return [Piece(_lane(choice, 0), body, raw=event.raw, found=walk(CHUNK, body, tools), ends=ends)]
+        return [Piece(index_of(choice, 0), body, raw=raw, found=walk(CHUNK, body, known), ends=ends)]
 
     def later(self, piece: Piece, found: Found, value: Any) -> bytes:
         envelope: dict[str, Any] = {key: piece.body[key] for key in _NAMES if key in piece.body}
@@ -197,23 +259,23 @@ class ChatCompletions(Codec):
             return data_event({**envelope, "choices": [{**choice, found.key: value}]})
         return b""
 
-    def reply(self, body: dict[str, Any], tools: frozenset[str]) -> list[Piece]:
+    def reply(self, body: dict[str, Any], known: Known) -> list[Piece]:
         choices = body.get("choices")
         if not isinstance(choices, list) or not all(isinstance(choice, dict) for choice in choices):
             raise WireError("the upstream's reply has no choices")
         pieces: dict[int | None, Piece] = {None: Piece(None, body)}
         for position, choice in enumerate(choices):
-            lane = _lane(choice, position)
+            lane = index_of(choice, position)
             if lane in pieces:
                 raise WireError(f"the upstream's reply has two choices with the index {lane}")
             pieces[lane] = Piece(lane, choice, ends=(ALL,))
-        for found in walk(REPLY, body, tools):
+        for found in walk(REPLY, body, known):
             pieces[found.place[0] if found.place else None].found.append(found)
         return list(pieces.values())
 
-    def refuse(self, body: dict[str, Any], lane: int, text: str, asked: Asked) -> None:
+    def refuse(self, body: dict[str, Any], lane: int, text: str, asked: Asked, known: Known) -> None:  # noqa: ARG002  # it is replaced
         for position, choice in enumerate(body["choices"]):
-            if _lane(choice, position) == lane:
+            if index_of(choice, position) == lane:
                 body["choices"][position] = _refused(lane, text, asked)
 
     def refusal(self, asked: Asked, text: str, request: str) -> dict[str, Any]:
@@ -228,8 +290,8 @@ class ChatCompletions(Codec):
 
     def said(self, body: Mapping[str, Any], lane: int) -> Iterable[tuple[Message, ...]]:
         for position, choice in enumerate(body["choices"]):
-            if _lane(choice, position) == lane:
-                yield from variants(choice["message"])
+            if index_of(choice, position) == lane:
+                yield from variants(choice.get("message"))
 
     def writer(self, asked: Asked, request: str) -> ChatWriter:
         return ChatWriter(asked, request)
@@ -252,11 +314,6 @@ def read_event(event: Event) -> dict[str, Any]:
         return loads(event.data)
     except UsageError as error:
         raise WireError(f"the upstream sent an event that cannot be read: {error}") from None
-
-
-def _lane(choice: Mapping[str, Any], position: int) -> int:
-    index = choice.get("index")
-    return index if type(index) is int else position
 
 
 def _refused(lane: int, text: str, asked: Asked) -> dict[str, Any]:
@@ -285,5 +342,8 @@ def _turn(item: Any, place: int) -> Turn:
     role = _ROLES.get(given) if isinstance(given, str) else None
     if role is None:
         raise UsageError(f"messages[{place}].role is {str(given)[:80]!r}; choices: {', '.join(_ROLES)}")
+    if role == "assistant" and item.get("audio"):
+        where = f"messages[{place}].audio"
+        raise UnsupportedField(where, f"{where} refers to a reply on the server that no judge has read. Send its text.")
     content, media = content_of(item.get("content"), f"messages[{place}]")
     return Turn(Message(role, words({**item, "content": content}), media), place)

@@ -5,11 +5,15 @@ from __future__ import annotations
 import json
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
+from itertools import pairwise
+from math import isinf
 from typing import Any, Final, Protocol
 
+from cosa_guard.folding import whole_characters
 from cosa_guard.messages import Message
-from cosa_guard.wire.fields import Found, Place, strings_in
+from cosa_guard.wire.fields import USUAL, Found, Known, Place, strings_in
 from cosa_guard.wire.sse import Event, encode
 from cosa_sdk.errors import UnsupportedField, UsageError
 from cosa_sdk.wording import defused
@@ -21,12 +25,17 @@ __all__ = [
     "Piece",
     "Turn",
     "Writer",
+    "apart",
     "dumps",
     "expect",
+    "grown",
     "inert",
+    "inert_json",
+    "lasting",
     "lines",
     "loads",
     "refused_fields",
+    "settings",
 ]
 
 ALL: Final[Place] = ()
@@ -37,8 +46,8 @@ _encode = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
 
 
 def dumps(value: Any) -> bytes:
-    """A JSON value as bytes, compact."""
-    return _encode(value).encode("utf-8", "surrogatepass")
+    """A JSON value as bytes, compact. Halves of characters are replaced: UTF-8 has none."""
+    return whole_characters(_encode(value)).encode()
 
 
 def _no_constant(name: str) -> Any:
@@ -49,12 +58,19 @@ def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     """An object whose names are all different: of two equal ones, upstream and guard might read different ones."""
     read = dict(pairs)
     if len(read) != len(pairs):
-        names = [name for name, _ in pairs]
-        raise ValueError(f"the name {next(name for name in names if names.count(name) > 1)!r} stands twice")
+        raise ValueError("a name stands twice in one object")  # which one is an upstream's text, judged by nobody
     return read
 
 
-_decode = json.JSONDecoder(object_pairs_hook=_once, parse_constant=_no_constant).decode
+def _finite(number: str) -> float:
+    """A number that JSON can write again."""
+    read = float(number)
+    if isinf(read):
+        raise ValueError("a number is too large")
+    return read
+
+
+_decode = json.JSONDecoder(object_pairs_hook=_once, parse_constant=_no_constant, parse_float=_finite).decode
 
 
 def loads(body: bytes | str) -> dict[str, Any]:
@@ -95,7 +111,11 @@ class Asked:
     choices: int = 1
     structured: bool = False
     """The reply must fit a schema, so that a refusal needs a place of its own."""
+    json: bool = False
+    """The reply's text is to be JSON."""
     tools: frozenset[str] = frozenset()
+    ids: tuple[Any, ...] = ()
+    """What the caller names calls of tools, for whom it is no text."""
 
 
 @dataclass(slots=True, eq=False)
@@ -113,6 +133,8 @@ class Piece:
     """Places whose texts are complete with this event."""
     last: bool = False
     """The answer is complete with this event."""
+    closing: bool = False
+    """It tells how the answer ends, so that nothing of it may follow but the end."""
 
 
 class Writer(Protocol):
@@ -141,6 +163,8 @@ class Codec(ABC):
     name: str
     path: str
     """Below the base URL, such as `/chat/completions`."""
+    usual = USUAL
+    """Words of its own metadata."""
     additive = False
     """An event may be sent in two parts: unknown fields can follow later in an event of their own."""
 
@@ -169,7 +193,7 @@ class Codec(ABC):
         """
 
     @abstractmethod
-    def pieces(self, event: Event, tools: frozenset[str]) -> list[Piece]:
+    def pieces(self, event: Event, known: Known) -> list[Piece]:
         """A streamed event, taken apart.
 
         Raises:
@@ -185,11 +209,11 @@ class Codec(ABC):
         return b""
 
     @abstractmethod
-    def reply(self, body: dict[str, Any], tools: frozenset[str]) -> list[Piece]:
+    def reply(self, body: dict[str, Any], known: Known) -> list[Piece]:
         """A whole reply, taken apart by lanes; the pieces' bodies are parts of `body`."""
 
     @abstractmethod
-    def refuse(self, body: dict[str, Any], lane: int, text: str, asked: Asked) -> None:
+    def refuse(self, body: dict[str, Any], lane: int, text: str, asked: Asked, known: Known) -> None:
         """Put a refusal in the place of one lane's answer, in a whole reply."""
 
     @abstractmethod
@@ -248,17 +272,68 @@ def refused_fields(
             raise UnsupportedField(place, f"the field {place!r} is not let through by this proxy. Remove it.")
 
 
+def grown(known: Any, more: str) -> str:
+    """A text with its next piece, whatever stood there before."""
+    return known + more if isinstance(known, str) else more
+
+
 def inert(value: Any) -> Any:
     """A JSON value from a caller whose strings cannot pass for a chat template's markers."""
     if isinstance(value, str):
         return defused(value)
     if isinstance(value, dict):
-        return {key: inert(item) for key, item in value.items()}
+        return {defused(key): inert(item) for key, item in value.items()}
     if isinstance(value, list):
         return [inert(item) for item in value]
     return value
 
 
+def inert_json(value: Any) -> Any:
+    """As `inert`, for JSON in a string: escapes in it may hide a marker from whoever does not open it."""
+    if isinstance(value, str) and "\\u" in value:
+        with suppress(ValueError, RecursionError):
+            return dumps(inert(_decode(value))).decode()
+    return inert(value)
+
+
+def apart(parts: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Text parts with a line break between them, as judges read them: a server may put them together without one."""
+    for part, following in pairwise(parts):
+        said, then = part.get("text"), following.get("text")
+        if said and then and isinstance(said, str) and isinstance(then, str):
+            part["text"] = said if said[-1].isspace() or then[0].isspace() else f"{said}\n"
+    return parts
+
+
+def lasting(block: Mapping[str, Any]) -> dict[str, Any]:
+    """The mark that a prompt's cache ends with a block, where it has one."""
+    given = block.get("cache_control")
+    if not isinstance(given, dict):
+        return {}
+    ttl = {"ttl": given["ttl"]} if given.get("ttl") in ("5m", "1h") else {}  # anything may stand there
+    return {"cache_control": {"type": "ephemeral", **ttl}}
+
+
 def lines(*values: Any) -> str:
     """All text in JSON values, a line each."""
     return "\n".join(line for value in values for line in strings_in(value))
+
+
+_USUAL = frozenset(
+    "type name description parameters properties required items enum anyOf additionalProperties strict input_schema "
+    "object string number integer boolean array null title schema format json_schema json_object text grammar "
+    "function custom tool tools mode allowed_tools auto none any required default flex priority scale standard fast "
+    "minimal low medium high xhigh max effort summary verbosity concise detailed enabled disabled adaptive "
+    "budget_tokens display summarized omitted disable_parallel_tool_use cache_control ephemeral ttl 5m 1h 24h "
+    "in_memory include_usage include_obfuscation reasoning.encrypted_content message.output_text.logprobs".split()
+)
+
+
+def settings(body: Mapping[str, Any], but: frozenset[str]) -> str:
+    """What a caller's settings say beside the usual words: tools, schemas, and whatever else may reach a prompt.
+
+    Args:
+        but: fields that are read elsewhere, or do not go upstream.
+    """
+    told = (line for name, value in body.items() if name not in but for line in strings_in(value))
+    return whole_characters("\n".join(line for line in told if line not in _USUAL and not line.isdigit()))

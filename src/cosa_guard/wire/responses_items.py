@@ -11,7 +11,7 @@ from typing import Any
 from cosa_guard.messages import Message, Role
 from cosa_guard.wire.chat_messages import content_of
 from cosa_guard.wire.fields import opened, readable
-from cosa_guard.wire.protocol import Turn, inert
+from cosa_guard.wire.protocol import Turn, apart, inert, inert_json
 from cosa_sdk.errors import UnsupportedField, UsageError
 
 __all__ = ["CALLS", "OUTPUTS", "items_of", "outgoing", "placeholder", "turn_of", "variants"]
@@ -72,9 +72,9 @@ def words(item: Mapping[str, Any]) -> str:
     """Everything that an item of the model's says, in one text: what is judged, and what a turn is recognised by."""
     kind = _kind(item)
     if kind in CALLS:
-        said = [str(item.get("name") or ""), readable(item.get(CALLS[kind]) or "")]
+        said = [opened(str(item.get("name") or "")), readable(item.get(CALLS[kind]) or "")]
     elif kind == "reasoning":
-        said = [*_texts(item.get("summary")), *_texts(item.get("content"))]
+        said = [*map(opened, _texts(item.get("summary"))), *map(opened, _texts(item.get("content")))]
     else:
         return opened(_text(item))
     return "\n".join(part for part in said if part)
@@ -97,7 +97,9 @@ def outgoing(item: Mapping[str, Any], place: int) -> dict[str, Any] | None:
         # A summary is for people. Sealed reasoning is for no judge.
         return {"type": "reasoning", "id": f"rs_{place}", "summary": [], "content": content} if texts else None
     if kind in CALLS:
-        return {"type": kind, **{name: inert(item[name]) for name in ("call_id", "name", CALLS[kind])}}
+        given = CALLS[kind]
+        opened_ = inert_json if given == "arguments" else inert
+        return {"type": kind, "call_id": item["call_id"], "name": inert(item["name"]), given: opened_(item[given])}
     return {"type": kind, "call_id": inert(item["call_id"]), "output": _sent(item.get("output") or "")}
 
 
@@ -176,7 +178,11 @@ def _sent(content: Any) -> Any:
     """A caller's content with nothing in its text parts but text."""
     if isinstance(content, str):
         return inert(content)
-    return [
-        {"type": "input_text", "text": inert(part[_said_in(part["type"])])} if part["type"] in _WRITTEN else inert(part)
-        for part in content
-    ]
+    return apart(
+        [
+            {"type": "input_text", "text": inert(part[_said_in(part["type"])])}
+            if part["type"] in _WRITTEN
+            else inert(part)
+            for part in content
+        ]
+    )

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from cosa_guard.messages import Message
-from cosa_guard.wire.protocol import Asked, Piece, dumps
+from cosa_guard.wire.protocol import Asked, Piece, dumps, grown
 from cosa_guard.wire.responses_items import variants
 from cosa_guard.wire.sse import encode
 
@@ -151,7 +151,7 @@ class ResponsesWriter:
             name, key = _DELTAS[kind]
             item = self._item(body)
             holder = item.part(name, _at(body, _INDEX[name])) if name else item.head
-            holder[key] = (holder.get(key) or "") + body["delta"]
+            holder[key] = grown(holder.get(key), body["delta"])
         elif kind in _DONE.values():
             name = "summary" if "summary_index" in body else "content"
             begun, spot = self._item(body).begun, (name, _at(body, _INDEX[name]))
@@ -214,7 +214,7 @@ class ResponsesWriter:
             out.append(self._event("response.content_part.added", **spot, part=dict(fresh)))
         part, key = parts[index], _key(fresh)
         said = f"\n\n{text}" if part.get(key) else text
-        part[key] = (part.get(key) or "") + said
+        part[key] = grown(part.get(key), said)
         kind = _DONE[fresh["type"]].replace(".done", ".delta")
         logs: dict[str, Any] = {} if self._asked.structured else {"logprobs": []}
         out.append(self._event(kind, **self._spot(place, item, content_index=index), delta=said, **logs))

@@ -50,6 +50,7 @@ class SSEDecoder:
         self._buffer = bytearray()
         self._scanned = 0
         self._first = True
+        self._error: WireError | None = None
 
     @property
     def pending(self) -> bool:
@@ -57,7 +58,9 @@ class SSEDecoder:
         return bool(self._buffer.strip())
 
     def feed(self, piece: bytes) -> list[Event]:
-        """Take in the next piece; the events that it completes."""
+        """Take in the next piece; the events that it completes. What cannot be read ends them, however it is cut."""
+        if self._error is not None:
+            raise self._error
         buffer = self._buffer
         buffer += piece
         if self._first and len(buffer) >= 3:  # noqa: PLR2004  # a byte order mark has three bytes
@@ -67,18 +70,14 @@ class SSEDecoder:
         events: list[Event] = []
         start = 0
         plain = b"\r" not in buffer
-        while True:
-            low = max(start, self._scanned)
-            if plain:
-                end = buffer.find(b"\n\n", low) + 2
-                if end == 1:
-                    break
-            else:
-                found = _END.search(buffer, low)
-                if found is None:
-                    break
-                end = found.end()
-            event = _parsed(bytes(buffer[start:end]))
+        while (end := self._end(max(start, self._scanned), plain)) is not None:
+            try:
+                event = _parsed(bytes(buffer[start:end]))
+            except WireError as error:
+                if not events:
+                    raise
+                self._error = error
+                return events
             start = self._scanned = end
             if event is not None:
                 events.append(event)
@@ -88,6 +87,14 @@ class SSEDecoder:
             raise WireError(f"the upstream sent an event of more than {LARGEST_EVENT} bytes without an end")
         self._scanned = max(0, len(buffer) - 3)  # an end may be half there
         return events
+
+    def _end(self, low: int, plain: bool) -> int | None:  # on the hot path
+        """Where an event ends, from a place on."""
+        if plain:
+            place = self._buffer.find(b"\n\n", low)
+            return place + 2 if place >= 0 else None
+        found = _END.search(self._buffer, low)
+        return found.end() if found else None
 
 
 def _parsed(raw: bytes) -> Event | None:

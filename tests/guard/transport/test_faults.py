@@ -42,15 +42,6 @@ CLEAN = LONG * 20
 whole_and_streamed = pytest.mark.parametrize("stream", [False, True], ids=["whole", "stream"])
 
 
-@pytest.fixture(autouse=True, scope="module")
-def no_certificates(tmp_path_factory):
-    """Every client would read the machine's, which takes as long as the rest of a test."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.delenv("SSL_CERT_FILE", raising=False)
-        patch.setenv("SSL_CERT_DIR", str(tmp_path_factory.mktemp("certificates")))
-        yield
-
-
 # --- what a client saw ---
 
 

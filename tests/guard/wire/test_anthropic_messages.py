@@ -22,7 +22,7 @@ from cosa_guard.conversation import DECLINED
 from cosa_guard.exchange import Exchange, Head
 from cosa_guard.messages import Message
 from cosa_guard.wire.anthropic_messages import DENIED, EVENTS, REPLY, AnthropicMessages
-from cosa_guard.wire.fields import Kind
+from cosa_guard.wire.fields import Kind, Known
 from cosa_guard.wire.protocol import ALL
 from cosa_guard.wire.sse import Event, SSEDecoder
 from cosa_sdk.errors import UnsupportedField, UsageError, WireError
@@ -76,7 +76,7 @@ def asked_upstream(asked, identity=None, dropped=(), **changed):
         (assistant(THOUGHT, {"type": "text", "text": "Fine.", "citations": None}, USE), "assistant", "Let me think.\nFine.\nsearch\nq\ntides"),
         (user(RESULT), "tool", "wet"),
         (user({**RESULT, "content": [{"type": "text", "text": "very wet"}]}, RESULT), "tool", "very wet\nwet"),
-        (user({**RESULT, "content": '{"a": "\\u0062lue"}'}), "tool", '{"a": "\\u0062lue"}\na\nblue\n{"a": "\\u0062lue"}'),
+        (user({**RESULT, "content": '{"a": "\\u0062lue"}'}), "tool", '{"a": "\\u0062lue"}\na\nblue'),
         (user(RESULT, {"type": "text", "text": "and?"}), "user", "wet\nand?"),
         (user({"type": "document", "title": "T", "context": "C", "source": {"type": "text", "media_type": "text/plain", "data": "D"}}), "user", "T\nC\nD"),
         (user({"type": "document", "source": {"type": "content", "content": [{"type": "text", "text": "D"}]}}), "user", "D"),
@@ -278,7 +278,7 @@ def test_every_field_of_a_message_is_in_the_table_or_held_on_purpose(model, held
 def taken(body, name=None, tools=frozenset()):
     raw = sse(body, body.get("type", "") if name is None else name)
     (event,) = SSEDecoder().feed(raw)
-    (piece,) = CODEC.pieces(event, tools)
+    (piece,) = CODEC.pieces(event, Known(tools))
     return piece
 
 
@@ -337,7 +337,7 @@ values = st.recursive(st.none() | st.booleans() | st.integers(-2, 3) | st.text(m
 def test_any_event_is_taken_apart_or_is_a_wire_error(kind, body, structured):
     writer = CODEC.writer(read(output_config=SCHEMA if structured else {}), "r")
     try:
-        (piece,) = CODEC.pieces(Event(b"", kind, json.dumps({"type": kind, **body})), frozenset({"search"}))
+        (piece,) = CODEC.pieces(Event(b"", kind, json.dumps({"type": kind, **body})), Known(frozenset({"search"})))
     except WireError:
         return
     writer.sent(piece)
@@ -350,7 +350,7 @@ def test_any_event_is_taken_apart_or_is_a_wire_error(kind, body, structured):
 def test_any_reply_is_taken_apart_or_is_a_wire_error(content):
     body = {"content": content}
     try:
-        CODEC.reply(body, frozenset())
+        CODEC.reply(body, Known())
     except WireError:
         return
     assert all(isinstance(turn, Message) for turns in CODEC.said(body, 0) for turn in turns)
@@ -365,7 +365,7 @@ def whole(*content, **more):
 
 def test_a_refused_reply_keeps_its_usage_and_nothing_that_was_refused():
     body = whole({"type": "text", "text": "bad"}, id="bad words in an id that is a sentence", note="bad", model="m2")
-    CODEC.refuse(body, 0, "No.", read())
+    CODEC.refuse(body, 0, "No.", read(), Known())
 
     assert "bad" not in json.dumps(body)
     assert ("refusal", scenes.MESSAGE["usage"], "m2", [{"type": "text", "text": "No."}]) == tuple(body[name] for name in ("stop_reason", "usage", "model", "content"))
@@ -437,7 +437,6 @@ def test_a_clean_stream_comes_through_as_it_was_sent():
     assert (sent, "pass") == (relayed(sent)[0], relayed(sent)[1].act)
 
 
-@pytest.mark.xfail(strict=True, reason="the relay judges every block by itself; it should begin a text with the end of the last one as context")
 def test_a_word_cut_between_two_blocks_is_found():
     assert "refuse" == relayed(scenes.between(100))[1].act
 

@@ -1,17 +1,19 @@
 """No forbidden word reaches a client: at no position, in no field or event, however the bytes arrive.
 
-Chunking cannot matter once events are cut (test_sse.py), so positions, fields and sizes are crossed pairwise here;
-`COSA_LEAKS=all` crosses everything.
+Chunking cannot matter once events are cut (test_sse.py), so positions, fields and sizes are crossed pairwise here.
+COSA_LEAKS says with how many of the 64 sizes each position of each field is crossed instead.
 """
 
 from __future__ import annotations
 
 import asyncio
-import json
 import os
 
 import pytest
 from tests.guard.build import terms_config
+from tests.guard.wire.answers import PATHS, REFUSAL, REPLIES, answers_saying, of_reply, said_in
+from tests.guard.wire.places import name as name_of
+from tests.guard.wire.places import places, put
 from tests.guard.wire.scenes import (
     ANTHROPIC,
     CHAT,
@@ -30,10 +32,11 @@ from tests.guard.wire.scenes import (
 
 from cosa_guard import Guard
 from cosa_guard.exchange import Exchange, Head
+from cosa_guard.window import UNIT
 from cosa_guard.wire import protocols
 
-ALL = os.environ.get("COSA_LEAKS") == "all"
 SIZES = range(1, 65)
+CROSSED = int(os.environ.get("COSA_LEAKS", "0"))
 SCENES = {"/chat/completions": CHAT, "/messages": ANTHROPIC, "/responses": RESPONSES}
 ASKED = {
     "/chat/completions": {
@@ -126,8 +129,8 @@ def test_no_field_lets_the_word_out(path, name, mode):
 @pytest.mark.slow
 @pytest.mark.parametrize(("path", "name"), EACH)
 def test_no_position_and_no_size_lets_the_word_out(path, name):
-    if ALL:
-        tries = [(at, size) for at in range(TOKENS) for size in SIZES]
+    if CROSSED:
+        tries = [(at, 1 + (at + step * 64 // CROSSED) % 64) for at in range(TOKENS) for step in range(CROSSED)]
     else:
         tries = [(at, 1 + (at * 29) % 64) for at in range(TOKENS)] + [((size * 37) % TOKENS, size) for size in SIZES]
 
@@ -155,29 +158,58 @@ def test_a_clean_stream_comes_through_as_it_was_sent(path):
         assert ("pass", len("".join(tokens()))) == (report.act, report.released)
 
 
-def test_whole_replies_let_nothing_out():
-    def reply(message=None, choice=None, **top):
-        choices = [{"index": 0, "message": {"role": "assistant", "content": "Fine.", **(message or {})}, "finish_reason": "stop", **(choice or {})}]
-        return {"id": "c", "object": "chat.completion", "created": 1, "model": "m", "choices": choices, **top}
+def texts_of(path):
+    """The places of a whole reply where a model's text stands."""
+    named = {"content", "refusal", "reasoning", "reasoning_content", "transcript", "arguments", "input", "text", "thinking", "explanation", "output_text", "title", "cited_text", "q"}
+    for place, how in places(REPLIES[path]):
+        value = REPLIES[path]
+        for step in place:
+            value = value[step]
+        if how == "value" and isinstance(value, str) and place[-1] in named:
+            yield place
 
-    call = {"id": "c", "type": "function", "function": {"name": "search", "arguments": json.dumps({"q": WORD})}}
-    bad = [
-        reply({"content": f"a {WORD}"}),
-        reply({"refusal": f"a {WORD}"}),
-        reply({"reasoning_content": f"a {WORD}"}),
-        reply({"tool_calls": [call]}),
-        reply({"tool_calls": [{**call, "function": {"name": WORD, "arguments": "{}"}}]}),
-        reply({"tool_calls": [{**call, "function": {"name": "search", "arguments": json.dumps({"q": WORD}).replace("z", "\\u007a")}}]}),
-        reply({"musings": WORD}),
-        reply({"content": [{"type": "text", "text": WORD}]}),
-        reply(choice={"extra": [WORD]}),
-        reply(choice={"logprobs": {"content": [{"token": WORD, "logprob": 0, "top_logprobs": []}]}}),
-        reply(choice={"logprobs": {"content": [{"token": "Fine.", "logprob": 0, "top_logprobs": [{"token": WORD, "logprob": -1}]}]}}),
-        reply(vendor=f"the {WORD}"),
-        reply(id=f"this is not an id but a whole {WORD} sentence"),
-    ]
-    for body in bad:
-        exchange = Exchange(GUARDS["hold"], protocols["/chat/completions"], {**ASKED["/chat/completions"], "stream": False})
-        head, *out = exchange.stream(Upstream([json.dumps(body).encode()], "application/json"))
 
-        assert (200, []) == (head.status, leaks(b"data: " + b"".join(out) + b"\n\n")), body
+@pytest.mark.parametrize("path", PATHS)
+@pytest.mark.parametrize("mode", ["hold", "whole", "trail"])
+def test_no_position_of_a_whole_reply_lets_the_word_out(path, mode):
+    fields = [*texts_of(path)]
+    tries = [(place, at) for place in fields for at in range(TOKENS)[:: 1 if mode == "hold" else 20]]
+    said = [(name_of(place), at) for place, at in tries if leaks(of_reply(path, put(REPLIES[path], place, "value", "".join(tokens(at))), mode=mode)[1])]
+
+    assert [] == said
+    assert len(fields) >= 5
+
+
+# --- trail, which promises less ---
+
+STREAMED = {  # of what comes in pieces, some is out before it is judged; everything else is not
+    "/chat/completions": {"content", "content in two tokens", "refusal", "reasoning_content", "reasoning", "second choice", "two choices in one event", "in turns with reasoning", "after the choice's end", "transcript"},
+    "/messages": {"text", "text in two tokens", "thinking", "text of a block's start", "thinking of a block's start", "after the block's end", "text of the beginning", "error"},
+    "/responses": {"text", "text in two tokens", "refusal", "refusal in pieces", "reasoning", "reasoning's done", "reasoning's summary", "reasoning's summary part", "transcript", "error", "failure",
+                   "done copy", "part copy", "item copy", "completed copy", "text of the part's beginning"},
+}  # fmt: skip
+TRAIL = guard(stream="trail", default="forbid")
+AFTER = 3 * UNIT + 40
+"""Characters that may follow the word: of units whose verdicts are waited for, and of a token."""
+
+
+@pytest.mark.parametrize(("path", "name"), EACH)
+def test_trail_cuts_texts_and_lets_nothing_else_out(path, name):
+    for at, size in [(0, 64), (5, 1), (TOKENS // 2, 7), (TOKENS - 1, 33)]:
+        out, report = relayed(path, SCENES[path][name](at), size, choices=2 if name in TWO else 1, one=TRAIL)
+        found = leaks(out)
+
+        assert (name in STREAMED[path]) or not found
+        assert not found or ("refuse", True) == (report.act, REFUSAL in out.decode())
+
+
+@pytest.mark.parametrize("path", PATHS)
+def test_trail_stops_soon_after_the_word(path):
+    for at, size in [(0, 64), (5, 1), (TOKENS // 2, 7), (TOKENS - 1, 33)]:
+        parts = tokens(at)
+        out, report = relayed(path, answers_saying(path, parts)[0], size, one=TRAIL)
+        said = said_in(path, out).removesuffix(REFUSAL).removesuffix("\n\n")
+
+        assert "".join(parts).startswith(said)
+        assert (True, "refuse") == (report.late, report.act)
+        assert len(said) <= len("".join(parts[: at + 1])) + AFTER

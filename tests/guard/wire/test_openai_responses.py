@@ -20,9 +20,11 @@ from cosa_guard import Guard
 from cosa_guard.conversation import DECLINED
 from cosa_guard.exchange import Exchange, Head
 from cosa_guard.messages import Message
-from cosa_guard.wire.fields import Kind
-from cosa_guard.wire.openai_responses import DENIED, EVENTS, REPLY, STEP, Responses
+from cosa_guard.wire.fields import Kind, Known
+from cosa_guard.wire.openai_responses import DENIED, Responses
 from cosa_guard.wire.protocol import ALL
+from cosa_guard.wire.responses_events import ECHO as ECHOED
+from cosa_guard.wire.responses_events import EVENTS, REPLY, STEP
 from cosa_guard.wire.sse import Event, SSEDecoder
 from cosa_sdk.errors import UnsupportedField, UsageError, WireError
 
@@ -69,7 +71,7 @@ def asked_upstream(asked, identity=None, dropped=(), **changed):
         ({"type": "custom_tool_call", "call_id": "c", "name": "shell", "input": "ls"}, "assistant", "shell\nls"),
         (RESULT, "tool", "wet"),
         ({**RESULT, "output": [{"type": "input_text", "text": "very wet"}]}, "tool", "very wet"),
-        ({**RESULT, "output": '{"a": "\\u0062lue"}'}, "tool", '{"a": "\\u0062lue"}\na\nblue\n{"a": "\\u0062lue"}'),
+        ({**RESULT, "output": '{"a": "\\u0062lue"}'}, "tool", '{"a": "\\u0062lue"}\na\nblue'),
         ({"type": "custom_tool_call_output", "call_id": "c", "output": "dry"}, "tool", "dry"),
         ({"type": "reasoning", "id": "rs_1", "summary": [{"type": "summary_text", "text": "Hm."}], "content": [{"type": "reasoning_text", "text": "So."}]}, "assistant", "Hm.\nSo."),
     ],
@@ -258,18 +260,16 @@ def test_every_event_of_the_sdk_is_in_the_table_or_held_on_purpose(name, model):
 
 
 def test_every_field_of_a_response_is_in_the_table_or_an_echo():
-    from cosa_guard.wire.openai_responses import _ECHO
-
     numbers = {"created_at", "completed_at", "parallel_tool_calls", "temperature", "top_p", "background", "max_output_tokens", "max_tool_calls", "top_logprobs"}
     held = {"image", "input_transformations", "moderation", "prompt_cache_diagnostics"}
 
-    assert set() == set(Response.model_fields) - set(REPLY) - set(_ECHO) - numbers - held
+    assert set() == set(Response.model_fields) - set(REPLY) - set(ECHOED) - numbers - held
 
 
 def taken(body, name=None, tools=frozenset()):
     raw = sse(body, body.get("type", "") if name is None else name)
     (event,) = SSEDecoder().feed(raw)
-    (piece,) = CODEC.pieces(event, tools)
+    (piece,) = CODEC.pieces(event, Known(tools))
     return piece
 
 
@@ -334,7 +334,7 @@ def test_an_event_goes_out_under_its_own_name():
 
 def test_signs_of_life_belong_to_no_answer_and_a_chat_s_end_is_no_event():
     assert (None, []) == (taken({"type": "keepalive", "sequence_number": 3}).lane, taken({"type": "keepalive"}).found)
-    assert [] == CODEC.pieces(Event(b"data: [DONE]\n\n", "", "[DONE]"), frozenset())
+    assert [] == CODEC.pieces(Event(b"data: [DONE]\n\n", "", "[DONE]"), Known())
 
 
 def test_dropped_log_probabilities_are_an_empty_list():
@@ -362,7 +362,7 @@ values = st.recursive(st.none() | st.booleans() | st.integers(-2, 3) | st.text(m
 def test_any_event_is_taken_apart_or_is_a_wire_error(kind, body, structured):
     writer = CODEC.writer(read(text=SCHEMA if structured else {}), "r")
     try:
-        (piece,) = CODEC.pieces(Event(b"", kind, json.dumps({"type": kind, **body})), frozenset({"search"}))
+        (piece,) = CODEC.pieces(Event(b"", kind, json.dumps({"type": kind, **body})), Known(frozenset({"search"})))
     except WireError:
         return
     writer.sent(piece)
@@ -375,7 +375,7 @@ def test_any_event_is_taken_apart_or_is_a_wire_error(kind, body, structured):
 def test_any_reply_is_taken_apart_or_is_a_wire_error(output, text):
     body = {"id": text, "output": output, "instructions": output}
     try:
-        CODEC.reply(body, frozenset())
+        CODEC.reply(body, Known())
     except WireError:
         return
     assert not body["instructions"]
@@ -391,7 +391,7 @@ def whole(*items, **more):
 
 def test_a_refused_reply_keeps_its_usage_and_nothing_that_was_refused():
     body = whole(scenes.message(scenes.part_of("bad")), id="bad words in an id that is a sentence", note="bad", model="m2")
-    CODEC.refuse(body, 0, "No.", read())
+    CODEC.refuse(body, 0, "No.", read(), Known())
 
     assert "bad" not in json.dumps(body)
     assert ("incomplete", {"reason": "content_filter"}, scenes.USAGE, "m2") == tuple(body[name] for name in ("status", "incomplete_details", "usage", "model"))
@@ -483,7 +483,6 @@ def test_a_mask_is_in_every_copy():
     assert said.endswith("here. Yes.")
 
 
-@pytest.mark.xfail(strict=True, reason="the relay judges every part by itself; it should begin a text with the end of the last one as context")
 def test_a_word_cut_between_two_parts_is_found():
     assert "refuse" == relayed(scenes.between(100))[1].act
 
