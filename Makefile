@@ -36,10 +36,10 @@ demo: $(VENV)/.demo  ## one question, one small local model, three safety config
 	@$(BIN)/python examples/demo.py
 
 test: $(VENV)/.dev lint  ## lint, types and the fast tests, the local model among them
-	@$(BIN)/python -m pytest -m 'not slow'
+	@$(BIN)/python -m pytest -n auto --dist loadfile -m 'not slow'
 
 test-full: $(VENV)/.train $(OLD)/.done  ## everything, the slow tests and the clients' older majors too
-	@$(BIN)/python -m pytest
+	@$(BIN)/python -m pytest -n auto --dist loadfile
 	@echo "== the same guard under openai 2 and anthropic 0"
 	@$(OLD)/bin/python -m pytest $(OLD_TESTS)
 

@@ -36,6 +36,8 @@ from cosa_guard.pool import Pool
 from cosa_guard.transport import GuardTransport, families
 from cosa_sdk.decide import Evidence
 
+pytestmark = pytest.mark.slow  # hundreds of exchanges; the proxy's faults are in the fast suite
+
 LONG = "One two three four. Five six seven eight. Nine ten eleven twelve. "
 BAD = f"{LONG}A {WORD} and more."
 CLEAN = LONG * 20
@@ -777,7 +779,7 @@ def test_a_stream_can_be_closed_while_a_blocking_judge_works(protocol):
         stream.close()
         assert upstream.wait_for_open(0)
         client.close()
-        assert (True, pool.abandoned) == (pool.held > 0, pool.held)
+        assert 0 < pool.held <= pool.abandoned  # another one may have been about to return
 
 
 @needs("openai")
