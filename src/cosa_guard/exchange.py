@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import secrets
+import os
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from typing import Any, Protocol
 
@@ -93,7 +93,7 @@ class Exchange:
             raise UsageError("the body is nested too deeply") from None
         if not 1 <= self.asked.choices <= 128:  # noqa: PLR2004  # OpenAI's own bound
             raise UsageError(f"n is {self.asked.choices}; give a number from 1 to 128")
-        self.request = request or secrets.token_hex(8)
+        self.request = request or os.urandom(8).hex()
         self.report = Report(config=policy.config.digest)
         self.failure: CosaError | None = None
         """Why the guard could not answer."""
@@ -116,8 +116,11 @@ class Exchange:
             identity=(identity or policy.tenant or "cosa") if proxy else None,
             headers=(("x-cosa-config", policy.config.digest), ("x-cosa-request", self.request)),
         )
-        if not all(self._call.known.call(one) if type(one) is str else type(one) in _NO_TEXT for one in self.asked.ids):
+        if self.asked.ids and not all(map(self._is_id, self.asked.ids)):
             raise UsageError("the id of a tool call is text that no judge reads: give it as the answer had it")
+
+    def _is_id(self, name: Any) -> bool:
+        return self._call.known.call(name) if type(name) is str else type(name) in _NO_TEXT
 
     def stream(self, upstream: Upstream) -> Iterator[Head | bytes]:
         """The answer: a `Head`, then the body in pieces. What the upstream's transport raises comes through.

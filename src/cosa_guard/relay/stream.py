@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator
 from dataclasses import dataclass, field
-from itertools import takewhile
 from typing import Any, cast
 
 from cosa_guard.relay.call import LARGEST_REPLY, Call, Head
@@ -13,7 +11,7 @@ from cosa_guard.relay.texts import UNKNOWN, Text, Texts, aligned, alternatives_p
 from cosa_guard.steps import READY, Close, Emit, Flow, Pull
 from cosa_guard.wire.fields import Found, Kind
 from cosa_guard.wire.protocol import ALL, Piece
-from cosa_guard.wire.sse import Event, SSEDecoder
+from cosa_guard.wire.sse import SSEDecoder
 from cosa_sdk.errors import WireError
 
 __all__ = ["relay_stream"]
@@ -35,17 +33,19 @@ class _Held:
     """Streamed text in it, and up to where that must have passed."""
     copies: list[tuple[Text, Found]] = field(default_factory=list)
     wholes: list[Text] = field(default_factory=list)
-    before: list[Text] = field(default_factory=list)
+    before: tuple[Text, ...] = ()
     """Where it ends an answer, the texts whose verdicts must be there: after it no refusal could come."""
     logprobs: list[Found] = field(default_factory=list)
 
     def ready(self) -> bool:
         """Everything in it has passed."""
-        return (
-            all(text.channel.releasable >= upto for text, upto, _ in self.spans)
-            and all(text.passed for text in self.wholes)
-            and all(text.channel.oldest is None for text in self.before)
-        )
+        for text, upto, _ in self.spans:  # loops: this is asked for with every event
+            if text.channel.releasable < upto:
+                return False
+        for text in self.wholes:
+            if not text.passed:
+                return False
+        return not self.before or all(text.channel.oldest is None for text in self.before)
 
 
 @dataclass(slots=True, eq=False)
@@ -103,7 +103,9 @@ class _Stream:
                 if ended:
                     yield from self._end(None)
                 else:
-                    for event in self._events(cast("bytes", answer)):
+                    for event in self._decoder.feed(cast("bytes", answer)) if not self._last else ():
+                        if self._last:
+                            break  # whatever comes then, the answer is over
                         for piece in self._codec.pieces(event, self._call.known):
                             yield from self._take(piece, len(event.data))
             yield from self._pump()
@@ -113,11 +115,6 @@ class _Stream:
         return True
 
     # --- taking in ---
-
-    def _events(self, piece: bytes) -> Iterator[Event]:
-        """The events that a piece completes, up to the last one of the answer: whatever comes then, it is over."""
-        events = [] if self._last else self._decoder.feed(piece)
-        return takewhile(lambda _: not self._last, events)
 
     def _take(self, piece: Piece, size: int) -> Flow[None]:
         lane = self._lanes.setdefault(piece.lane, _Lane())
@@ -131,7 +128,7 @@ class _Stream:
                 return
         self._keep(lane, held)
         if piece.closing or ALL in piece.ends:
-            held.before += self._texts.of(piece.lane)
+            held.before = tuple(self._texts.of(piece.lane))
         if ALL in piece.ends:  # what was taken out of earlier events goes out before this one
             held.wholes += [text for text in self._texts.of(piece.lane) if text.key[1] == UNKNOWN]
         for place in piece.ends:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from contextlib import suppress
 from typing import Any
 
 from cosa_guard.folding import whole_characters
@@ -179,10 +178,12 @@ def variants(message: Any) -> Iterable[tuple[Message, ...]]:
     """The turn as a caller may send it back: as it was given, and without its reasoning; none of an odd one."""
     if not isinstance(message, dict):
         return
-    with suppress(UsageError):
+    try:
         if not isinstance(message.get("content"), str):
             message = {**message, "content": content_of(message.get("content"), "")[0]}
         yield (Message("assistant", words(message)),)
         bare = {key: value for key, value in message.items() if not key.startswith("reasoning")}
         if len(bare) != len(message):
             yield (Message("assistant", words(bare)),)
+    except UsageError:
+        return

@@ -147,15 +147,17 @@ class Names:
     def __init__(self, usual: frozenset[str] = frozenset(), says: Callable[[str], bool] = lambda _: False) -> None:
         self._usual = usual
         self._says = says
-        self._known = dict.fromkeys(usual, True)
+        self.known = dict.fromkeys(usual, True)
+        """What was looked at, and whether it passes."""
 
     def passes(self, name: str) -> bool:
         """It is an identifier, and no judge of words finds anything in it."""
-        passes = self._known.get(name)
+        passes = self.known.get(name)
         if passes is None:
-            if len(self._known) > _REMEMBERED:
-                self._known = dict.fromkeys(self._usual, True)
-            passes = self._known[name] = _is_identifier(name) and not self._speaks(name)
+            if len(self.known) > _REMEMBERED:
+                self.known.clear()
+                self.known.update(dict.fromkeys(self._usual, True))
+            passes = self.known[name] = _is_identifier(name) and not self._speaks(name)
         return passes
 
     def call_passes(self, name: str) -> bool:
@@ -175,11 +177,12 @@ class Known:
         tools: names of tools that the request declared.
     """
 
-    __slots__ = ("call", "name", "tools")
+    __slots__ = ("call", "name", "seen", "tools")
 
     def __init__(self, tools: frozenset[str] = frozenset(), names: Names | None = None) -> None:
         names = names or Names()
         self.tools = tools
+        self.seen = names.known
         self.name = names.passes
         self.call = names.call_passes
 
@@ -246,7 +249,7 @@ def _walk(node: _Node, value: Any, place: Place, known: Known, found: list[Found
                 found.append(Found(None, place, value, key, f"{node.path}.{key}"))
         elif isinstance(entry, Field):
             kind = entry.kind
-            if kind is Kind.META and type(item) is str and known.name(item):
+            if kind is Kind.META and type(item) is str and (known.seen.get(item) or known.name(item)):
                 continue
             if kind is Kind.TEXT and type(item) is str:
                 found.append(Found(entry, place, value, key, f"{node.path}.{key}"))

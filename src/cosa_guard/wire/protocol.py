@@ -42,7 +42,7 @@ ALL: Final[Place] = ()
 """Every text of a lane: the prefix of all places."""
 
 
-_encode = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
+_encode = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), check_circular=False).encode
 
 
 def dumps(value: Any) -> bytes:

@@ -22,7 +22,7 @@ from cosa_guard.exchange import Exchange
 from cosa_guard.wire import protocols
 from cosa_sdk.errors import CosaError
 
-EXAMPLES = int(os.environ.get("COSA_FUZZ", "150"))
+EXAMPLES = int(os.environ.get("COSA_FUZZ", "60"))
 fuzzed = settings(max_examples=EXAMPLES)
 
 # --- the oracle ---

@@ -195,7 +195,7 @@ AFTER = 3 * UNIT + 40
 
 @pytest.mark.parametrize(("path", "name"), EACH)
 def test_trail_cuts_texts_and_lets_nothing_else_out(path, name):
-    for at, size in [(0, 64), (5, 1), (TOKENS // 2, 7), (TOKENS - 1, 33)]:
+    for at, size in [(0, 64), (TOKENS // 2, 7)]:
         out, report = relayed(path, SCENES[path][name](at), size, choices=2 if name in TWO else 1, one=TRAIL)
         found = leaks(out)
 
