@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 # The older majors of the clients, beside what tests of them need: they cannot be installed next to the newer ones.
 OLD := $(VENV)-old
-OLD_CLIENTS := 'openai[realtime]>=2,<3' 'anthropic>=0.70,<1' 'langchain-openai>=1' 'pydantic-ai-slim[openai,anthropic]>=1,<2' 'pytest>=9' 'pytest-randomly>=4' 'hypothesis>=6.150'
+OLD_CLIENTS := 'openai[realtime]>=2,<3' 'anthropic>=0.70,<1' 'langchain-openai>=1' 'pydantic-ai-slim[openai,anthropic]>=1,<2' 'pytest>=9' 'pytest-randomly>=4' 'pytest-xdist>=3.8' 'hypothesis>=6.150'
 OLD_TESTS := tests/guard/transport tests/guard/server/test_clients.py
 
 .DEFAULT_GOAL := help
@@ -38,10 +38,11 @@ demo: $(VENV)/.demo  ## one question, one small local model, three safety config
 test: $(VENV)/.dev lint  ## lint, types and the fast tests, the local model among them
 	@$(BIN)/python -m pytest -n auto --dist loadfile -m 'not slow'
 
-test-full: $(VENV)/.train $(OLD)/.done  ## everything, the slow tests and the clients' older majors too
-	@$(BIN)/python -m pytest -n auto --dist loadfile
+test-full: test $(VENV)/.train $(OLD)/.done  ## the same, then the slow tests, training and the clients' older majors
+	@$(BIN)/python -m pytest -n auto --dist loadfile -m slow
+	@$(BIN)/python -m pytest -m 'not slow' tests/training
 	@echo "== the same guard under openai 2 and anthropic 0"
-	@$(OLD)/bin/python -m pytest $(OLD_TESTS)
+	@$(OLD)/bin/python -m pytest -n auto --dist loadfile $(OLD_TESTS)
 
 lint: $(VENV)/.dev  ## formatting, lint, types, layers
 	@$(BIN)/ruff format --quiet --check . && $(BIN)/ruff check --quiet . && $(BIN)/mypy && $(BIN)/lint-imports --no-cache | tail -n 3

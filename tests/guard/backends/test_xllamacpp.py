@@ -148,10 +148,11 @@ def test_a_template_of_ones_own_that_refuses_system_turns(local_model):
 # --- generation ------------------------------------------------------------------------------------------------------
 
 
-def test_stream_says_what_the_whole_reply_says(local_backend):
-    deltas = list(local_backend.stream(FOX))
-    body = {"prompt": local_backend.render(FOX), "n_predict": 12, "temperature": 0.0}
-    whole = local_backend._server.call("/completion", body)
+def test_stream_says_what_the_whole_reply_says(local_model):
+    with XLlamaCpp(local_model, options=XLlamaCppOptions(**SMALL, reproducible=True)) as backend:
+        deltas = list(backend.stream(FOX))
+        body = {"prompt": backend.render(FOX), "n_predict": 12, "temperature": 0.0, "cache_prompt": False}
+        whole = backend._server.call("/completion", body)
 
     assert whole["content"] == text(deltas)
     assert [None] * (len(deltas) - 1) + ["length"] == [delta.finish for delta in deltas]

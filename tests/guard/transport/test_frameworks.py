@@ -13,6 +13,8 @@ from tests.guard.transport.scenarios import FORBIDDEN, answer_type, every_basic
 from cosa_guard.transport import GuardTransport
 from cosa_sdk.errors import UsageError
 
+pytestmark = pytest.mark.slow  # the same scenarios run through the proxy in the fast suite
+
 every_langchain = pytest.mark.parametrize("protocol", LANGCHAIN)
 every_agent = pytest.mark.parametrize("protocol", PYDANTIC)
 
