@@ -27,6 +27,7 @@ from tests.guard.transport.clients import (
     made,
     major,
     needs,
+    others,
     settled,
 )
 
@@ -104,13 +105,6 @@ async def read(stream, into):
             into.append(item)
     else:
         into.extend(iter(stream))
-
-
-async def others():
-    """Tasks beside this one, when the loop has closed the generators that were dropped."""
-    for _ in range(20):
-        await asyncio.sleep(0)
-    return asyncio.all_tasks() - {asyncio.current_task()}
 
 
 # --- fronts: a wrapped client, and a client of one's own over a GuardTransport ---
@@ -722,7 +716,7 @@ def test_a_judge_that_goes_on_although_it_was_cancelled_blocks_all_the_same(monk
         guard = made(judge=["rules", AwaitedJudge(stubborn)], judge_timeout=0.05)
         async with guarded(CHAT, True, answering(CHAT, LONG), guard=guard) as (client, _):
             actual = await seen(CHAT, client, stream=False)
-        left = len(await others())
+        left = len(await others(0))
         released.set()
         return actual.text, left, await others()
 
