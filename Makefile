@@ -39,7 +39,7 @@ test: $(VENV)/.dev lint  ## lint, types and the fast tests, the local model amon
 	@$(BIN)/python -m pytest -n auto --dist loadfile -m 'not slow'
 
 test-full: test $(VENV)/.train $(OLD)/.done  ## the same, then the slow tests, training and the clients' older majors
-	@$(BIN)/python -m pytest -n auto --dist loadfile -m slow
+	@$(BIN)/python -m pytest -n auto --dist worksteal -m slow
 	@$(BIN)/python -m pytest -m 'not slow' tests/training
 	@echo "== the same guard under openai 2 and anthropic 0"
 	@$(OLD)/bin/python -m pytest -n auto --dist loadfile $(OLD_TESTS)
