@@ -123,6 +123,10 @@ class App:
         """Answer `/readyz` with 503 from now on."""
         self.draining = True
 
+    async def close(self) -> None:
+        """Close the connections to upstreams; again does no harm."""
+        await self._client.close()
+
     async def _live(self, receive: Receive, send: Send) -> None:
         while True:
             message = await receive()

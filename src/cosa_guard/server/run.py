@@ -222,7 +222,10 @@ async def _served(app: App, server: uvicorn.Server, sock: socket.socket) -> None
     parent = multiprocessing.parent_process()
     if parent is not None:
         loop.add_reader(parent.sentinel, stop)  # a supervisor that was killed cannot say so
-    await server.serve(sockets=[sock])
+    try:
+        await server.serve(sockets=[sock])
+    finally:
+        await app.close()  # a second Ctrl-C leaves out what the application does at its end
 
 
 def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
