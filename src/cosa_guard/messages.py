@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal
@@ -35,6 +36,10 @@ class Adapter:
     name: str
     scale: float = 1.0
 
+    def __post_init__(self) -> None:
+        if isinstance(self.scale, bool) or not isinstance(self.scale, int | float) or not math.isfinite(self.scale):
+            raise UsageError(f"Adapter(name={self.name!r}, scale={self.scale!r}): give a finite number")
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Sampling:
@@ -55,7 +60,7 @@ class Sampling:
         for name, least, most in (("temperature", 0, 2), ("top_p", 0, 1), ("max_tokens", 1, None)):
             value = getattr(self, name)
             kinds = int if name == "max_tokens" else int | float
-            if isinstance(value, bool) or not isinstance(value, kinds) or value < least or (most and value > most):
+            if isinstance(value, bool) or not isinstance(value, kinds) or not value >= least or (most and value > most):
                 upto = f" to {most}" if most else " on"
                 raise UsageError(f"Sampling({name}={value!r}): give a number from {least}{upto}")
 
@@ -71,6 +76,8 @@ class Request:
     messages: tuple[Message, ...]
     sampling: Sampling = Sampling()
     adapters: tuple[Adapter, ...] = ()
+    scope: str = ""
+    """Whose conversation it is, such as a tenant. What a backend keeps of a conversation serves its own scope only."""
 
     def replace(self, **changes: object) -> Request:
         """A copy with some fields changed."""

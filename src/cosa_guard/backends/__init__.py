@@ -14,8 +14,10 @@ _registry: Registry[AnyBackend] = Registry(
     "backend",
     "cosa.backends",
     {
+        "llama-cpp": "cosa_guard.backends.llama_cpp:make",
         "local": "cosa_guard.backends.local:make",
         "openai_http": "cosa_guard.backends.openai_http:make",
+        "transformers": "cosa_guard.backends.transformers:make",
         "xllamacpp": "cosa_guard.backends.xllamacpp:make",
     },
 )

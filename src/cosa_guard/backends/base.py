@@ -8,7 +8,7 @@ from typing import Protocol, TypeGuard, runtime_checkable
 
 from cosa_guard.messages import Delta, LogProbs, Request
 
-__all__ = ["AnyBackend", "AsyncBackend", "Backend", "Capabilities", "Scorer", "blocks"]
+__all__ = ["AnyBackend", "AsyncBackend", "Backend", "Capabilities", "PrefixUse", "Scorer", "blocks"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -25,6 +25,19 @@ class Capabilities:
     """The compiled config is prefilled once and reused."""
     context: int | None = None
     """Tokens that a prompt and its reply may take together."""
+    parallel: int | None = None
+    """Requests that are computed at the same time; more of them wait. None where a server decides."""
+    resident: int | None = None
+    """Compiled configs that stay ready at once, so that switching among them costs no prefill."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PrefixUse:
+    """How much of the prompts was read from cache, since the backend was made."""
+
+    requests: int = 0
+    prompt_tokens: int = 0
+    cached_tokens: int = 0
 
 
 @runtime_checkable

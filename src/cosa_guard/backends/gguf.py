@@ -258,7 +258,7 @@ def _check_magic(reader: _Reader) -> None:
     reader.need(4)
     version = reader.integer("<I")
     if version not in _VERSIONS:
-        why = "big-endian" if version & 0xFFFF == 0 else f"version {version}"
+        why = "big-endian" if version and version & 0xFFFF == 0 else f"version {version}"
         reader.fail(f"is a {why} GGUF; only little-endian versions {_VERSIONS} can be read. Convert it with llama.cpp.")
     reader.at = 8
 

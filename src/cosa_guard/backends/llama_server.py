@@ -11,6 +11,7 @@ process for ever.
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import http.client
 import importlib
 import json
@@ -19,29 +20,27 @@ import secrets
 import socket
 import threading
 import weakref
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 from urllib.parse import urlsplit
 
-from cosa_guard.backends.gguf import GGUFHeader, read_header
-from cosa_sdk.errors import AdapterError, BackendError, MissingExtra, ModelFileError, OutOfMemory, PromptTooLong
+from cosa_guard.backends.gguf import GGUFHeader
+from cosa_sdk.errors import BackendError, MissingExtra, ModelFileError, PromptTooLong
 
 __all__ = [
+    "TEMPLATE_PATH",
     "LlamaServer",
     "ServerRefused",
     "ServerSettings",
-    "check_adapter",
-    "check_memory",
-    "check_model",
-    "free_memory",
 ]
 
+TEMPLATE_PATH: Final = "/apply-template"
+_TEMPLATE_S: Final = 30.0
+"""A template that takes longer has no end. Ordinary ones take a millisecond."""
 _HTTP_THREADS: Final = 64
 """One is taken by each request that runs or waits; they sleep otherwise."""
-_GIB: Final = 1 << 30
-_MATRIX: Final = 2
 
 
 class ServerRefused(BackendError):
@@ -68,66 +67,6 @@ class ServerSettings:
     timeout_s: float = 600.0
 
 
-def check_model(header: GGUFHeader) -> None:
-    """Raises ModelFileError unless the file is a whole language model."""
-    if header.kind != "model":
-        raise ModelFileError(
-            f"{str(header.path)!r} is not a model but of kind {header.kind!r}. Name the model's own GGUF file; "
-            "an adapter goes into the option adapters."
-        )
-
-
-def check_adapter(name: str, path: Path, base: GGUFHeader) -> None:
-    """Raises AdapterError unless `path` is a LoRA for `base`; llama.cpp's own refusal has no reason in it."""
-    try:
-        header = read_header(path)
-    except ModelFileError as error:
-        raise AdapterError(f"adapter {name!r}: {error}") from error
-    if header.kind != "adapter":
-        raise AdapterError(f"adapter {name!r}: {str(path)!r} is not an adapter but of kind {header.kind!r}.")
-    if header.architecture != base.architecture:
-        raise AdapterError(
-            f"adapter {name!r} was made for the architecture {header.architecture!r}; the model {base.path.name!r} is "
-            f"{base.architecture!r}. Use an adapter that was trained on this model."
-        )
-    for tensor, shape in header.tensors.items():
-        target, _, part = tensor.rpartition(".lora_")
-        expected = base.tensors.get(target)
-        if part not in ("a", "b") or expected is None:
-            raise AdapterError(f"adapter {name!r} changes {tensor!r}, which {base.path.name!r} does not have.")
-        # GGUF's order: A is (inputs, rank), B is (rank, outputs), the weight itself (inputs, outputs).
-        side = 0 if part == "a" else 1
-        if len(shape) != _MATRIX or shape[side] != expected[side]:
-            raise AdapterError(
-                f"adapter {name!r} does not fit the model {base.path.name!r}: {tensor!r} has the shape {shape!r} for a "
-                f"weight of {expected!r}. Use an adapter that was trained on this model."
-            )
-
-
-def free_memory() -> int | None:
-    """Bytes that can be taken without swapping, or None where the system does not tell."""
-    try:
-        for line in Path("/proc/meminfo").read_text(encoding="ascii").splitlines():
-            if line.startswith("MemAvailable:"):
-                return int(line.split()[1]) * 1024
-    except (OSError, ValueError, IndexError):
-        return None
-    return None
-
-
-def check_memory(settings: ServerSettings, free: Callable[[], int | None]) -> None:
-    """Raises OutOfMemory when the weights and the KV cache would not fit: the system would kill the process."""
-    there = free()
-    weights = settings.model.size_bytes + sum(path.stat().st_size for path in settings.adapters)
-    cache = settings.model.kv_bytes_per_token * settings.context * settings.slots
-    if there is not None and weights + cache > there:
-        raise OutOfMemory(
-            f"{settings.model.path.name!r} needs about {(weights + cache) / _GIB:.1f} GiB: {weights / _GIB:.1f} for "
-            f"its weights and {cache / _GIB:.1f} for {settings.slots} slots of {settings.context} tokens. "
-            f"{there / _GIB:.1f} GiB are free. Lower the options slots or context, or use a smaller model."
-        )
-
-
 @dataclass(slots=True)
 class _Live:
     """The parts that outlive the server object until they are shut down."""
@@ -136,6 +75,8 @@ class _Live:
     sockets: set[socket.socket] = field(default_factory=set)
     lock: threading.Lock = field(default_factory=threading.Lock)
     closed: bool = False
+    stuck: bool = False
+    """A thread of the server will never come back; its destructor would wait for it."""
 
     def adopt(self, own: socket.socket) -> bool:
         """Whether the socket may be used; it is shut when the server stops."""
@@ -159,6 +100,9 @@ class _Live:
                 with contextlib.suppress(OSError):
                     own.shutdown(socket.SHUT_RDWR)
             native, self.native = self.native, None
+        if self.stuck and native is not None:
+            # Never destroyed, not even at the interpreter's end, where that would hang the process.
+            ctypes.pythonapi.Py_IncRef(ctypes.py_object(native))
         del native  # its destructor stops the server, and may wait for the batch that is being computed
 
 
@@ -214,7 +158,8 @@ class LlamaServer:
     @contextlib.contextmanager
     def _post(self, path: str, body: Mapping[str, Any]) -> Iterator[http.client.HTTPResponse]:
         # A connection each: the server ends those that streamed, and a kept one holds one of its threads.
-        connection = http.client.HTTPConnection(*self._address, timeout=self._timeout_s)
+        patience = min(_TEMPLATE_S, self._timeout_s) if path == TEMPLATE_PATH else self._timeout_s
+        connection = http.client.HTTPConnection(*self._address, timeout=patience)
         try:
             own = self._connect(connection)
             try:
@@ -226,6 +171,12 @@ class LlamaServer:
             finally:
                 self._live.release(own)
         except (OSError, http.client.HTTPException, ValueError) as error:
+            if isinstance(error, TimeoutError) and path == TEMPLATE_PATH:
+                self._live.stuck = True
+                raise ModelFileError(
+                    f"the chat template of {self._file!r} did not come to an end within {patience:g} s: it is damaged, "
+                    "or written to do harm. Pass one that you trust with the option chat_template."
+                ) from error
             raise self._lost(error) from error
 
     def _connect(self, connection: http.client.HTTPConnection) -> socket.socket:

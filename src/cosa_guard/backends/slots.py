@@ -21,14 +21,18 @@ Chain = tuple[bytes, ...]
 """A digest of the adapters and the config, then one for each further turn, each of all that goes before it."""
 
 
-def chain_of(messages: Sequence[Message], adapters: Iterable[Adapter] = ()) -> Chain:
-    """The chain of a conversation. Digests, not text: a slot's record says nothing about what a user wrote."""
+def chain_of(messages: Sequence[Message], adapters: Iterable[Adapter] = (), scope: str = "") -> Chain:
+    """The chain of a conversation. Digests, not text: a slot's record says nothing about what a user wrote.
+
+    Scopes share a config, never a turn. That much is decided here; inside a slot llama.cpp keeps the tokens that the
+    next prompt begins with, whoever wrote them, and computes the rest afresh.
+    """
     head = [(adapter.name, adapter.scale) for adapter in sorted(adapters, key=lambda adapter: adapter.name)]
     config = messages[0].content if messages and messages[0].role == "system" else None
     rest = messages[1:] if config is not None else messages
     links = [_digest(b"", repr((head, config)))]
     for message in rest:
-        links.append(_digest(links[-1], repr((message.role, message.content))))
+        links.append(_digest(links[-1], repr((scope, message.role, message.content))))
     return tuple(links)
 
 

@@ -11,10 +11,9 @@ from __future__ import annotations
 
 import json
 import math
-import os
 import threading
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field, fields, replace
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import partial
 from hashlib import blake2b
 from itertools import takewhile
@@ -22,31 +21,31 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Final, Self
 
-from cosa_guard.backends.base import Capabilities
+from cosa_guard.backends.base import Capabilities, PrefixUse
 from cosa_guard.backends.chat_template import ChatTemplate, TemplateRefused, Tokens
-from cosa_guard.backends.gguf import GGUFHeader, missing_file, read_header
+from cosa_guard.backends.gguf import GGUFHeader
+from cosa_guard.backends.gguf_model import check_adapter, read_model
+from cosa_guard.backends.limits import check_length, check_numbers, check_sampling, options_of, scales_of
 from cosa_guard.backends.llama_request import Stopper, closed_schema, sampling_fields
 from cosa_guard.backends.llama_server import (
+    TEMPLATE_PATH,
     LlamaServer,
     ServerRefused,
     ServerSettings,
-    check_adapter,
-    check_memory,
-    check_model,
-    free_memory,
 )
 from cosa_guard.backends.models import resolve_model
+from cosa_guard.backends.probe import check_loads
+from cosa_guard.backends.settings import check_memory, default_threads, free_memory
 from cosa_guard.backends.slots import Chain, SlotTable, chain_of
 from cosa_guard.messages import Adapter, Delta, LogProbs, Message, Request
-from cosa_sdk.errors import AdapterError, BackendError, ModelFileError, PromptTooLong, UnknownName, UsageError, nearest
+from cosa_sdk.errors import BackendError, ModelFileError, UsageError
 
 __all__ = ["PrefixUse", "XLlamaCpp", "XLlamaCppOptions", "make"]
 
-_TOKENS, _TOKEN_TYPES = "tokenizer.ggml.tokens", "tokenizer.ggml.token_type"
-_CONTROL, _USER_DEFINED = 3, 4
-_BLANKS: Final = " \t\r\n\u2581"
 _NOT_JSON: Final = "Z"
 """No JSON value begins with it."""
+_GUIDANCE: Final = {"whitespace_flexible": False, "item_separator": ", ", "key_separator": ": "}
+"""For llguidance, in this wheel: blanks as in ordinary JSON. Left to itself, a small model writes blanks for ever."""
 _REMEMBERED_SCHEMAS: Final = 256
 _LEAST: Final = {"context": 64, "slots": 1, "threads": 1, "prefix_cache_mib": 0, "batch": 32}
 
@@ -79,31 +78,15 @@ class XLlamaCppOptions:
     """Silence after which a request is given up. The server is silent until it has read the prompt."""
 
     def __post_init__(self) -> None:
-        for name, least in _LEAST.items():
-            value = getattr(self, name)
-            if (value is None and name == "threads") or (type(value) is int and value >= least):
-                continue
-            raise UsageError(f"option {name}={value!r} of 'xllamacpp' must be a whole number from {least} on.")
+        check_numbers(self, _LEAST, backend="xllamacpp", optional=("threads",))
         if not self.timeout_s > 0:
             raise UsageError(f"option timeout_s={self.timeout_s!r} of 'xllamacpp' must be above 0.")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class PrefixUse:
-    """How much of the prompts was read from cache, since the backend was made."""
-
-    requests: int = 0
-    prompt_tokens: int = 0
-    cached_tokens: int = 0
-
-
 def make(argument: str | None = None, **options: Any) -> XLlamaCpp:
     """The backend for a model file or name (`resolve_model`), with fields of `XLlamaCppOptions` as options."""
-    names = [each.name for each in fields(XLlamaCppOptions)]
-    for name in options:
-        if name not in names:
-            raise UnknownName("option of the backend 'xllamacpp'", name, names)
-    return XLlamaCpp(resolve_model(argument), options=XLlamaCppOptions(**options))
+    own = options_of(XLlamaCppOptions, "xllamacpp", options)
+    return XLlamaCpp(resolve_model(argument), options=own)
 
 
 class XLlamaCpp:
@@ -124,7 +107,7 @@ class XLlamaCpp:
         free_memory: Callable[[], int | None] = free_memory,
     ) -> None:
         self.options = options or XLlamaCppOptions()
-        header, markers, special = _read_model(Path(model), has_template=self.options.chat_template is not None)
+        header, markers, special = read_model(Path(model), has_template=self.options.chat_template is not None)
         self.header = header
         self.name = f"xllamacpp:{header.path.stem}"
         adapters = {name: Path(path).expanduser() for name, path in self.options.adapters.items()}
@@ -136,28 +119,37 @@ class XLlamaCpp:
             model=header,
             context=self._context,
             slots=self.options.slots,
-            threads=self.options.threads or _threads(),
+            threads=self.options.threads or default_threads(),
             batch=self.options.batch,
             prefix_cache_mib=self.options.prefix_cache_mib,
             adapters=tuple(adapters.values()),
             chat_template=self.options.chat_template,
             timeout_s=self.options.timeout_s,
         )
-        check_memory(settings, free_memory)
+        check_memory(
+            header.size_bytes + sum(path.stat().st_size for path in adapters.values()),
+            header.kv_bytes_per_token * self._context * self.options.slots,
+            model=header.path.name,
+            what=f"{self.options.slots} slots of {self._context} tokens",
+            free=free_memory,
+        )
         self.capabilities = Capabilities(
             logprobs=True,
             json_schema=True,
             adapters=self._adapters,
             prefix_cache=not self.options.reproducible,
             context=self._context,
+            parallel=self.options.slots,
+            resident=None if self.options.reproducible else self.options.slots,
         )
+        check_loads("xllamacpp", header.path, settings.adapters, chat_template=self.options.chat_template)
         self._server = LlamaServer(settings)
         self._slots = SlotTable(self.options.slots)
         self._template = ChatTemplate(partial(_apply_template, self._server))
         tokenize = partial(_tokenize, self._server)
         bos = _tokenize(self._server, [""], True, add_special=True)[:1]
         self._tokens = Tokens(tokenize, bos=bos[0] if bos else None, markers=markers, forbidden=special)
-        self._not_json = tokenize([_NOT_JSON], False)[-1]
+        self._not_json = _last_token(header, tokenize([_NOT_JSON], False))
         self._lock = threading.Lock()
         self._use = PrefixUse()
         self._good_schemas: dict[bytes, None] = {}
@@ -180,23 +172,24 @@ class XLlamaCpp:
 
     def stream(self, request: Request) -> Iterator[Delta]:
         """See `Backend.stream`. The request is checked at once, the model is asked when iteration begins."""
-        if request.sampling.max_tokens < 1 or "" in request.sampling.stop:
-            raise UsageError("max_tokens must be at least 1, and a stop string must not be empty.")
+        check_sampling(request.sampling)
         schema = closed_schema(request.sampling.json_schema)
         ids = self._fitting(request)
         body = self._body(ids, request.adapters) | sampling_fields(request.sampling)
         body["n_predict"] = min(request.sampling.max_tokens, self._context - len(ids))
         if schema is not None:
-            body["json_schema"] = schema
-        return self._generate(body, chain_of(request.messages, request.adapters), request.sampling.stop)
+            body["json_schema"] = schema | {"x-guidance": _GUIDANCE}
+        return self._generate(body, chain_of(request.messages, request.adapters, request.scope), request.sampling.stop)
 
     def next_logprobs(self, request: Request, *, top: int = 64) -> LogProbs:
         """See `Scorer.next_logprobs`. Tokens that are markup, such as the end of a turn, count together as `''`."""
         if top < 1:
             raise UsageError(f"top={top!r} must be at least 1.")
         body = self._body(self._fitting(request), request.adapters)
-        body |= {"n_predict": 1, "temperature": 0.0, "n_probs": top}
-        answer = self._ask(body, chain_of(request.messages, request.adapters))
+        # The likeliest token may be half a character, with which the server shows no probabilities: it has to write
+        # another, and the probabilities are those before that.
+        body |= {"n_predict": 1, "temperature": 0.0, "n_probs": top, "logit_bias": [[self._not_json, 1000.0]]}
+        answer = self._ask(body, chain_of(request.messages, request.adapters, request.scope))
         found: dict[str, float] = {}
         for one in answer["completion_probabilities"][0]["top_logprobs"]:
             text = bytes(one["bytes"]).decode("utf-8", errors="replace")
@@ -268,28 +261,12 @@ class XLlamaCpp:
         return ids
 
     def _check_length(self, tokens: int) -> None:
-        budget = self._context - 1
-        if tokens > budget:
-            trained = self.header.context_length or self._context
-            more = f" or raise the option context (this model: up to {trained})" if trained > self._context else ""
-            raise PromptTooLong(
-                f"the prompt has {tokens} tokens, and {self.name!r} takes {budget} beside the reply. Shorten it{more}.",
-                tokens=tokens,
-                budget=budget,
-            )
+        check_length(tokens, context=self._context, trained=self.header.context_length, model=self.name)
 
     def _body(self, ids: list[int], adapters: tuple[Adapter, ...]) -> dict[str, Any]:
-        scales = dict.fromkeys(self._adapters, 0.0)
-        for adapter in adapters:
-            if adapter.name not in scales:
-                meant = nearest(adapter.name, self._adapters)
-                raise AdapterError(
-                    f"unknown adapter {adapter.name!r}{f': did you mean {meant!r}?' if meant else '.'} Loaded with "
-                    f"{self.name!r}: {', '.join(self._adapters) or 'none; name its file in the option adapters'}."
-                )
-            scales[adapter.name] = adapter.scale
+        scales = scales_of(adapters, self._adapters, model=self.name)
         # All of them, each time: an adapter that goes unnamed would keep whatever scale the server has for it.
-        lora = [{"id": index, "scale": scales[name]} for index, name in enumerate(self._adapters)]
+        lora = [{"id": index, "scale": scales.get(name, 0.0)} for index, name in enumerate(self._adapters)]
         return {"prompt": ids, "cache_prompt": not self.options.reproducible, "lora": lora}
 
     def _check_schema(self, body: Mapping[str, Any]) -> None:
@@ -312,42 +289,10 @@ class XLlamaCpp:
             self._good_schemas[key] = None
 
 
-def _read_model(path: Path, *, has_template: bool) -> tuple[GGUFHeader, list[str], set[int]]:
-    """The header without its big arrays, the texts of tokens that are always parsed, and ids no content may have."""
-    if not path.exists():
-        raise missing_file(path)
-    header = read_header(path, keep=(_TOKENS, _TOKEN_TYPES))
-    check_model(header)
-    if header.chat_template is None and not has_template:
-        raise ModelFileError(
-            f"{str(path)!r} has no chat template: a base model follows no config. Use an instruct model, or pass the "
-            "option chat_template."
-        )
-    metadata = dict(header.metadata)
-    texts, types = metadata.pop(_TOKENS, ()), metadata.pop(_TOKEN_TYPES, ())
-    markers: list[str] = []
-    special: set[int] = set()
-    if isinstance(texts, tuple) and isinstance(types, tuple):
-        for token, (text, kind) in enumerate(zip(texts, types, strict=False)):
-            # Runs of blanks are user-defined in some vocabularies; they are text.
-            marker = kind == _USER_DEFINED and len(str(text)) > 1 and bool(str(text).strip(_BLANKS))
-            if marker:
-                markers.append(str(text))
-            if marker or kind == _CONTROL:
-                special.add(token)
-    return replace(header, metadata=metadata), markers, special
-
-
-def _threads() -> int:
-    asked = os.environ.get("COSA_THREADS", "")
-    if asked:
-        if asked.isdecimal() and int(asked) > 0:
-            return int(asked)
-        raise UsageError(f"COSA_THREADS={asked!r} must be a whole number from 1 on.")
-    if os.environ.get("CI", "").lower() not in ("", "0", "false"):
-        return 1
-    available = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return max(1, available - 1)
+def _last_token(header: GGUFHeader, ids: Sequence[int]) -> int:
+    if not ids:
+        raise ModelFileError(f"the vocabulary of {str(header.path)!r} has no token for {_NOT_JSON!r}: it is damaged.")
+    return ids[-1]
 
 
 def _tokenize(server: LlamaServer, texts: Any, special: bool, *, add_special: bool = False) -> list[int]:
@@ -357,7 +302,7 @@ def _tokenize(server: LlamaServer, texts: Any, special: bool, *, add_special: bo
 
 def _apply_template(server: LlamaServer, turns: Any) -> str:
     try:
-        return str(server.call("/apply-template", {"messages": list(turns)})["prompt"])
+        return str(server.call(TEMPLATE_PATH, {"messages": list(turns)})["prompt"])
     except ServerRefused as refusal:
         # What the template raised comes at the end, behind an account of where.
         raise TemplateRefused(refusal.reason.rpartition("Jinja Exception: ")[2].strip()) from refusal

@@ -51,7 +51,10 @@ console = Console(stderr=True, highlight=False)
 
 ConfigOption = Annotated[str, typer.Option("--config", "-c", help="A preset's name, a file, or text:<free text>.")]
 ModelOption = Annotated[
-    str, typer.Option("--model", "-m", help="A GGUF file. Default: $COSA_MODEL, else SmolLM2-135M.")
+    str,
+    typer.Option(
+        "--model", "-m", help="A model's name, a GGUF file or a folder. Default: $COSA_MODEL, else SmolLM2-135M."
+    ),
 ]
 AdapterOption = Annotated[
     list[str] | None, typer.Option("--adapter", help="A LoRA adapter (GGUF), as FILE or FILE:SCALE. Repeatable.")

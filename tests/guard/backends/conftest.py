@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from cosa_guard.backends import probe
 from cosa_guard.backends.models import find_default
 
 STRING, ARRAY, ALIGNMENT = 8, 9, 32
@@ -55,6 +56,15 @@ def write_gguf():
     return _write
 
 
+@pytest.fixture(scope="session", autouse=True)
+def own_memory_of_checked_files(tmp_path_factory):
+    """Files of tests do not push what the user loads out of the memory of `probe`."""
+    file = tmp_path_factory.mktemp("probe") / "checked.json"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(probe, "_memory_file", lambda: file)
+        yield
+
+
 def _absent(reason):
     if os.environ.get("CI") or os.environ.get("COSA_REQUIRE_LOCAL") == "1":
         pytest.fail(reason)
@@ -78,4 +88,20 @@ def local_backend(local_model):
 
     options = XLlamaCppOptions(context=512, slots=4, threads=1)
     with XLlamaCpp(local_model, options=options) as backend:
+        yield backend
+
+
+@pytest.fixture(scope="session")
+def torch_installed():
+    """What the extra `transformers` brings. Without it tests are skipped, but fail where they must run."""
+    for name in ("torch", "transformers", "peft", "llguidance", "gguf"):
+        if find_spec(name) is None:
+            _absent(f"{name} is not installed: pip install 'cosa[transformers]'")
+
+
+@pytest.fixture(scope="session")
+def torch_backend(torch_installed, local_model):
+    from cosa_guard.backends.transformers import Transformers, TransformersOptions
+
+    with Transformers(local_model, options=TransformersOptions(context=512, threads=1)) as backend:
         yield backend

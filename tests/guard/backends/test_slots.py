@@ -80,6 +80,15 @@ def test_adapters_and_their_scales_are_part_of_the_prefix():
     assert chain("a", "t", adapters=one)[0] == chain("a", adapters=one)[0]
 
 
+def test_scopes_share_a_config_and_no_turn():
+    turns = (Message("system", "a"), Message("user", "x"), Message("assistant", "y"))
+    one, other = chain_of(turns, scope="one"), chain_of(turns, scope="other")
+
+    assert one == chain_of(turns, scope="one")
+    assert one[0] == other[0]
+    assert not {*one[1:]} & {*other[1:]}
+
+
 def test_a_missing_config_is_not_an_empty_one():
     assert chain_of((Message("system", ""),))[0] != chain_of((Message("user", "x"),))[0]
     assert 2 == len(chain_of((Message("user", "\ud800"),)))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import random
 import re
 import struct
 import subprocess
@@ -18,6 +17,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from tests.guard.backends.adapters import GGUF_LORA, LOUD, OTHER, Lora
 
 from cosa_guard.backends import llama_server, xllamacpp
 from cosa_guard.backends.base import Backend, Scorer
@@ -63,6 +63,7 @@ def test_is_a_backend_and_a_scorer(local_backend):
     assert 512 == local_backend.capabilities.context
     assert local_backend.capabilities.logprobs
     assert local_backend.capabilities.prefix_cache
+    assert (4, 4) == (local_backend.capabilities.parallel, local_backend.capabilities.resident)
 
 
 def test_prompt_is_the_models_own_where_nothing_is_special(local_backend):
@@ -212,6 +213,15 @@ def test_json_schema(local_backend):
     assert {"ok", "size"} == set(json.loads(text(deltas)))
 
 
+def test_json_of_a_small_model_has_no_blank_lines_without_end(local_backend):
+    schema = {"type": "array", "items": {"enum": [1, 22, 333]}, "minItems": 2, "maxItems": 3, "x-guidance": {"lenient": True}}
+
+    reply = text(local_backend.stream(ask("Answer in JSON.", json_schema=json.dumps(schema), max_tokens=40)))
+
+    assert 2 <= len(json.loads(reply)) <= 3
+    assert "\n" not in reply
+
+
 @pytest.mark.parametrize(
     "schema", [{"type": "nonsense"}, {"$ref": "#/nowhere"}, {"type": "string", "pattern": "a(?=b)"}]
 )
@@ -342,31 +352,16 @@ def test_reproducible_means_to_the_last_bit(local_model):
         assert first == backend.next_logprobs(FOX)
         assert 0 == backend.prefix_use.cached_tokens
         assert not backend.capabilities.prefix_cache
+        assert backend.capabilities.resident is None
 
 
 # --- adapters ---------------------------------------------------------------------------------------------------------
 
 
-def lora(*, blocks=1, inputs=576, outputs=192, rank=4, weight="attn_v", seed=0):
-    draw = random.Random(seed)
-    tensors = {}
-    for block in range(blocks):
-        name = f"blk.{block}.{weight}.weight"
-        tensors[f"{name}.lora_a"] = ((inputs, rank), [draw.gauss(0, 0.3) for _ in range(inputs * rank)])
-        tensors[f"{name}.lora_b"] = ((rank, outputs), [draw.gauss(0, 0.3) for _ in range(outputs * rank)])
-    return tensors
-
-
-LORA = {"general.architecture": "llama", "general.type": "adapter", "adapter.type": "lora", "adapter.lora.alpha": 4.0}
-
-
 @pytest.fixture(scope="module")
 def adapted(local_model, write_gguf, tmp_path_factory):
     folder = tmp_path_factory.mktemp("lora")
-    files = {
-        "loud": write_gguf(folder / "loud.gguf", LORA, lora(blocks=10)),
-        "other": write_gguf(folder / "other.gguf", LORA, lora(weight="attn_q", outputs=576, seed=1)),
-    }
+    files = {name: each.gguf(write_gguf, folder / f"{name}.gguf") for name, each in (("loud", LOUD), ("other", OTHER))}
     with XLlamaCpp(local_model, options=XLlamaCppOptions(**SMALL, adapters=files)) as backend:
         yield backend
 
@@ -420,7 +415,7 @@ def test_unknown_and_mistyped_adapters(adapted, local_backend):
     ],
 )
 def test_adapters_that_do_not_fit(local_model, write_gguf, tmp_path, metadata, tensors, said):
-    path = write_gguf(tmp_path / "l.gguf", LORA | metadata, lora(**tensors))
+    path = Lora(**{"blocks": 1} | tensors).gguf(write_gguf, tmp_path / "l.gguf", metadata)
 
     with pytest.raises(AdapterError, match=f"adapter 'mine'.*{said}"):
         XLlamaCpp(local_model, options=XLlamaCppOptions(**SMALL, adapters={"mine": path}))
@@ -591,24 +586,9 @@ def test_too_little_memory_is_said_with_numbers(local_model):
         XLlamaCpp(local_model, options=XLlamaCppOptions(context=6000), free_memory=lambda: 1 << 28)
 
 
-def test_free_memory_is_read_or_unknown(tmp_path, monkeypatch):
-    assert (llama_server.free_memory() or 1) > 0
-    monkeypatch.setattr(llama_server, "Path", lambda name: tmp_path / "none")
-    assert llama_server.free_memory() is None
-
-
-def test_unknown_memory_is_no_objection(local_model):
-    header = read_header(local_model)
-    options = llama_server.ServerSettings(model=header, context=10**9, slots=4, threads=1, batch=32, prefix_cache_mib=0)
-
-    llama_server.check_memory(options, lambda: None)
-    with pytest.raises(OutOfMemory):
-        llama_server.check_memory(options, lambda: 1 << 40)
-
-
 def test_files_that_are_no_model(write_gguf, tmp_path):
     cases = {
-        "kind 'adapter'.*option adapters": LORA,
+        "kind 'adapter'.*option adapters": GGUF_LORA,
         "has no chat template.*instruct model": {"general.architecture": "llama"},
     }
     for said, metadata in cases.items():
@@ -623,7 +603,7 @@ def test_a_model_that_llama_cpp_cannot_load(local_model, write_gguf, tmp_path):
         tmp_path / "m.gguf", {"general.architecture": "martian", "tokenizer.chat_template": "{{ messages }}"}
     )
 
-    with pytest.raises(BackendError, match=r"cannot load .*'martian'.*too new"):
+    with pytest.raises(ModelFileError, match=r"cannot load .*unknown model architecture: 'martian'.*too new"):
         XLlamaCpp(path)
 
 
@@ -661,21 +641,6 @@ def test_make_finds_models_and_refuses_unknown_options(local_model, monkeypatch,
 def test_options_are_checked(options, said):
     with pytest.raises(UsageError, match=said):
         XLlamaCppOptions(**options)
-
-
-def test_threads(monkeypatch):
-    monkeypatch.delenv("COSA_THREADS", raising=False)
-    monkeypatch.setenv("CI", "true")
-    assert 1 == xllamacpp._threads()
-    monkeypatch.setenv("COSA_THREADS", "3")
-    assert 3 == xllamacpp._threads()
-    monkeypatch.setenv("COSA_THREADS", "many")
-    with pytest.raises(UsageError, match="COSA_THREADS='many'"):
-        xllamacpp._threads()
-    monkeypatch.setenv("COSA_THREADS", "")
-    monkeypatch.delenv("CI")
-    monkeypatch.setattr(xllamacpp.os, "sched_getaffinity", lambda process: {0, 1, 2, 3}, raising=False)
-    assert 3 == xllamacpp._threads()
 
 
 @pytest.mark.parametrize(

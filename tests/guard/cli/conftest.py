@@ -3,6 +3,7 @@
 import sys
 
 import pytest
+from tests.guard.backends.conftest import local_model, write_gguf  # noqa: F401  # fixtures
 
 from cosa_guard.cli import main
 
