@@ -76,6 +76,10 @@ class Request:
     messages: tuple[Message, ...]
     sampling: Sampling = Sampling()
     adapters: tuple[Adapter, ...] = ()
+    shared: int | None = None
+    """How many messages at the head are the same for many requests, such as a compiled config and its few-shot turns: a
+    backend may compute them once and keep them. Nothing that a user wrote may be among them. None: the system message.
+    """
     scope: str = ""
     """Whose conversation it is, such as a tenant. What a backend keeps of a conversation serves its own scope only."""
 

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Protocol, TypeGuard, runtime_checkable
 
 from cosa_guard.messages import Delta, LogProbs, Request
 
-__all__ = ["AnyBackend", "AsyncBackend", "Backend", "Capabilities", "PrefixUse", "Scorer", "blocks"]
+__all__ = ["AnyBackend", "AsyncBackend", "Backend", "Capabilities", "Completer", "PrefixUse", "Scorer", "blocks"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -80,6 +80,19 @@ class Scorer(Protocol):
 
     def count_tokens(self, request: Request) -> int:
         """Length of the rendered prompt in tokens."""
+        ...
+
+
+@runtime_checkable
+class Completer(Protocol):
+    """A backend that computes many requests together, in an order that nothing but the requests decides."""
+
+    def complete(self, requests: Sequence[Request]) -> list[Iterator[Delta]]:
+        """The replies, in order.
+
+        The same requests give the same replies to the last bit, as long as nobody else uses the backend. Errors of one
+        request are raised by its own iterator.
+        """
         ...
 
 

@@ -54,11 +54,14 @@ class ChatTemplate:
         self._word = f"c{secrets.token_hex(16)}"
         self._pieces = lru_cache(maxsize=remember)(self._split)
 
-    def render(self, messages: Sequence[Message]) -> tuple[Segment, ...]:
+    def render(self, messages: Sequence[Message], shared: int | None = None) -> tuple[Segment, ...]:
         """The conversation in segments: template text and contents in turn, empty ones left out.
 
         A template that refuses the conversation is asked again with neighbours of one role joined, then with the system
         text at the head of the first user turn.
+
+        Args:
+            shared: See `Request.shared`.
 
         Raises:
             BackendError: the template refuses the roles, or drops, doubles or reorders contents.
@@ -70,7 +73,7 @@ class ChatTemplate:
         pieces = self._pieces(tuple(message.role for message in messages))
         segments = [Segment(pieces[0], True, True)]
         for index, (message, piece) in enumerate(zip(messages, pieces[1:], strict=True)):
-            config = index == 0 and message.role == "system"
+            config = index < shared if shared is not None else index == 0 and message.role == "system"
             segments += [Segment(message.content, False, config), Segment(piece, True, True)]
         return tuple(segment for segment in segments if segment.text)
 

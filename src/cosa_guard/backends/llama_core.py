@@ -53,6 +53,8 @@ class Running:
     """Threads and batch are what was quickest here, not a rule of thumb."""
     file: Path
     """What was loaded: the model's file, or its Q8_0 copy."""
+    plain: bool = False
+    """The library's faster kernels crash on this processor, so plain ones are used: build the library again."""
 
 
 class Core:
@@ -125,7 +127,7 @@ def load(name: str, path: Path, adapters: Sequence[tuple[str, Path]], wanted: Wa
     except BaseException:
         model.free()
         raise
-    core.running = Running(threads=threads, batch=batch, measured=tuning is not None, file=file)
+    core.running = Running(threads=threads, batch=batch, measured=tuning is not None, file=file, plain=model.plain)
     core.store = PrefixStore(wanted.prefix_ram, _disk(wanted))
     core.engine = Engine(context, wanted.sequences, core.store, name=name, free=core.free)
     return core

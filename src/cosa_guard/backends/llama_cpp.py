@@ -11,6 +11,7 @@ from __future__ import annotations
 import codecs
 import contextlib
 import weakref
+from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -27,6 +28,7 @@ from cosa_guard.backends.jinja_template import compile_template
 from cosa_guard.backends.limits import check_length, check_numbers, check_sampling, options_of, scales_of
 from cosa_guard.backends.llama_core import Wanted, load
 from cosa_guard.backends.llama_engine import Chooser, Job
+from cosa_guard.backends.llama_native import use_plain_kernels
 from cosa_guard.backends.llama_places import Adapters, Prompt
 from cosa_guard.backends.llama_request import Stopper, closed_schema
 from cosa_guard.backends.models import resolve_model
@@ -34,7 +36,7 @@ from cosa_guard.backends.prefix_store import StoreUse, prefix_key
 from cosa_guard.backends.probe import check_loads
 from cosa_guard.backends.settings import check_memory, free_memory
 from cosa_guard.messages import Adapter, Delta, LogProbs, Message, Request
-from cosa_sdk.errors import UsageError
+from cosa_sdk.errors import CosaError, UsageError
 
 if TYPE_CHECKING:
     from cosa_guard.backends.json_grammar import Grammar
@@ -124,7 +126,9 @@ class LlamaCpp:
             free=free_memory,
             options="sequences, context or prefix_ram_mib",
         )
-        check_loads("llama_cpp", header.path, [path for _, path in adapters], chat_template=self.options.chat_template)
+        files = [path for _, path in adapters]
+        if check_loads("llama_cpp", header.path, files, chat_template=own.chat_template) == "plain":
+            use_plain_kernels()
         self.capabilities = Capabilities(
             logprobs=True,
             json_schema=True,
@@ -197,13 +201,35 @@ class LlamaCpp:
 
     def stream(self, request: Request) -> Iterator[Delta]:
         """See `Backend.stream`. The request is checked at once, the model is asked when iteration begins."""
+        return self._generate(self._job(request), request)
+
+    def complete(self, requests: Sequence[Request]) -> list[Iterator[Delta]]:
+        """See `Completer.complete`. The model is asked at once; stop strings cut a reply, and save no work."""
+        jobs: list[Job | CosaError] = []
+        for request in requests:
+            try:
+                jobs.append(self._job(request))
+            except CosaError as error:
+                jobs.append(error)
+        made = [job for job in jobs if isinstance(job, Job)]
+        # Alone, so that a config's numbers are the same whoever asks first.
+        for prompt in {job.prompt.key: job.prompt for job in made if job.prompt.prefix}.values():
+            head = prompt.ids[: prompt.prefix]
+            self._run(Prompt(ids=head, prefix=len(head), key=prompt.key, adapters=prompt.adapters), 0, Capture())
+        self._engine.submit_together(made)
+        return [
+            self._read(job, request, to_end=True) if isinstance(job, Job) else _raising(job)
+            for job, request in zip(jobs, requests, strict=True)
+        ]
+
+    def _job(self, request: Request) -> Job:
         check_sampling(request.sampling)
         schema = closed_schema(request.sampling.json_schema)
         with self._core.using():
             matcher = None if schema is None else self._grammar.matcher(schema)
             prompt = self._prompt(request)
         limit = min(request.sampling.max_tokens, self._context - len(prompt.ids))
-        return self._generate(Job(prompt, limit, Sampler(request.sampling, self._model.ends, matcher)), request)
+        return Job(prompt, limit, Sampler(request.sampling, self._model.ends, matcher))
 
     def next_logprobs(self, request: Request, *, top: int = 64) -> LogProbs:
         """See `Scorer.next_logprobs`. Tokens that are markup, such as the end of a turn, count together as `''`."""
@@ -244,6 +270,9 @@ class LlamaCpp:
 
     def _generate(self, job: Job, request: Request) -> Iterator[Delta]:
         self._engine.submit(job)
+        yield from self._read(job, request)
+
+    def _read(self, job: Job, request: Request, *, to_end: bool = False) -> Iterator[Delta]:
         stopper = Stopper(request.sampling.stop)
         decoder = codecs.getincrementaldecoder("utf-8")("replace")
         with contextlib.closing(job.read()) as items:
@@ -255,10 +284,12 @@ class LlamaCpp:
                 text, stopped = stopper.feed(decoder.decode(self._model.piece(item)))
                 yield Delta(text, 1, "stop" if stopped else None)
                 if stopped:
+                    # Giving it up would let the next request in at a moment that chance decides.
+                    deque(items if to_end else (), maxlen=0)
                     return
 
     def _prompt(self, request: Request) -> Prompt:
-        segments = self._template.render(request.messages)
+        segments = self._template.render(request.messages, request.shared)
         ids = self._tokens.ids(segments)
         self._check_length(len(ids))
         chosen = self._chosen(request.adapters)
@@ -287,6 +318,11 @@ class LlamaCpp:
         tokens = [model.piece(token) for token in range(model.size)]
         ends = [token for token in range(model.size) if model.ends(token)]
         return Grammar(tokens, end=ends, extra="llama-cpp", tokenize=lambda text: model.tokenize([text], False))
+
+
+def _raising(error: Exception) -> Iterator[Delta]:
+    raise error
+    yield  # a generator: the error is raised where the reply is read
 
 
 def _constant(segments: Sequence[Segment]) -> tuple[Segment, ...]:

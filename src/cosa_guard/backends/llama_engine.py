@@ -9,8 +9,10 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Callable, Generator, Iterator
+from collections import deque
+from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass, field
+from itertools import chain
 from queue import SimpleQueue
 from typing import TYPE_CHECKING, Protocol
 
@@ -88,7 +90,8 @@ class Engine:
     ) -> None:
         self._context, self._store, self._name, self._free = context, store, name, free
         self._places = Places(sequences)
-        self._inbox: SimpleQueue[Job | None] = SimpleQueue()
+        self._inbox: SimpleQueue[Job | Sequence[Job] | None] = SimpleQueue()
+        self._together: deque[Sequence[Job]] = deque()
         self._waiting: list[Job] = []
         self._active: list[Job] = []
         self._last_group: Adapters = ()
@@ -107,7 +110,8 @@ class Engine:
     @property
     def idle(self) -> bool:
         """Whether no request runs or waits, and no sequence is taken; for tests of what is left behind."""
-        return not self._waiting and not self._active and not any(place.busy for place in self._places.all)
+        waits = self._waiting or self._active or self._together
+        return not waits and not any(place.busy for place in self._places.all)
 
     def submit(self, job: Job) -> None:
         """Hands a request in.
@@ -115,6 +119,19 @@ class Engine:
         Raises:
             BackendError: the engine was stopped, or belongs to a process that this one was forked from.
         """
+        self._hand_in(job)
+
+    def submit_together(self, jobs: Sequence[Job]) -> None:
+        """Hands requests in that begin together, when nothing else runs, on sequences that were cleared.
+
+        What is computed with what depends on the requests alone then, and so do the last bits of the replies.
+
+        Raises:
+            BackendError: as `submit`.
+        """
+        self._hand_in(jobs)
+
+    def _hand_in(self, job: Job | Sequence[Job]) -> None:
         if os.getpid() != self._process:
             raise BackendError(f"the model {self._name!r} was loaded before this process was forked; load it here.")
         with self._lock:
@@ -140,8 +157,9 @@ class Engine:
             error = caught
         with self._lock:
             self._stopped = True
-        left = [*self._active, *self._waiting, *_drained(self._inbox)]
+        left = [*self._active, *self._waiting, *chain(*self._together), *_drained(self._inbox)]
         self._active, self._waiting = [], []
+        self._together.clear()
         for job in left:
             job.out.put(_ended(self._name, error))
         self._context.free()
@@ -153,13 +171,25 @@ class Engine:
             self._waiting = [job for job in self._waiting if not job.cancelled]
             for job in [job for job in self._active if job.cancelled]:
                 self._leave(job)
+            if not self._active and not self._waiting and self._together:
+                self._begin(self._together.popleft())
             idle = not self._active and not self._waiting
             if not idle and self._inbox.empty():
                 return True
             came = self._inbox.get()
             if came is None:
                 return False
-            self._waiting.append(came)
+            if isinstance(came, Job):
+                self._waiting.append(came)
+            else:
+                self._together.append(came)
+
+    def _begin(self, jobs: Sequence[Job]) -> None:
+        for place in self._places.all:
+            self._context.clear(place.sequence)
+        self._places.forget()
+        self._last_group = ()
+        self._waiting += jobs
 
     def _turn(self) -> None:
         for job in list(self._waiting):
@@ -302,11 +332,11 @@ def _sequence(job: Job) -> int:
     return job.place.sequence
 
 
-def _drained(inbox: SimpleQueue[Job | None]) -> Iterator[Job]:
+def _drained(inbox: SimpleQueue[Job | Sequence[Job] | None]) -> Iterator[Job]:
     while not inbox.empty():
-        job = inbox.get()
-        if job is not None:
-            yield job
+        came = inbox.get()
+        if came is not None:
+            yield from [came] if isinstance(came, Job) else came
 
 
 def _ended(name: str, error: Exception | None) -> BackendError:

@@ -21,13 +21,32 @@ if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
 
-__all__ = ["ContextSettings", "Input", "NativeContext", "NativeModel", "library_version", "load_library", "requantize"]
+__all__ = [
+    "ContextSettings",
+    "Input",
+    "NativeContext",
+    "NativeModel",
+    "library_version",
+    "load_library",
+    "requantize",
+    "use_plain_kernels",
+]
 
 _Q8_0: Final = 7
 _FLASH_OFF, _FLASH_AUTO = 0, -1
 _PIECE_BYTES: Final = 256
 _once = threading.Lock()
 _loaded: list[Any] = []
+_plain = threading.Event()
+
+
+def use_plain_kernels() -> None:
+    """Load models from now on without rearranging their weights for this processor.
+
+    Slower, for where the faster kernels crash: so do those for Intel's AMX in some builds
+    (github.com/ggml-org/llama.cpp/pull/26954).
+    """
+    _plain.set()
 
 
 def load_library() -> Any:
@@ -110,6 +129,9 @@ class NativeModel:
         self._c = load_library()
         params = self._c.llama_model_default_params()
         params.n_gpu_layers = gpu_layers
+        params.use_extra_bufts = not _plain.is_set()
+        self.plain = _plain.is_set()
+        """Whether it is computed with plain kernels."""
         self._model = self._c.llama_model_load_from_file(bytes(path), params)
         if not self._model:
             raise ModelFileError(

@@ -74,6 +74,13 @@ class Places:
         place.busy, place.used = True, self._clock
         return place, kept
 
+    def forget(self) -> None:
+        """All were cleared: what is taken next depends on nothing that was before."""
+        for place in self.all:
+            place.forget()
+            place.used = 0
+        self._clock = 0
+
     def give(self, place: Place) -> None:
         """Its request is done; what it holds stays."""
         place.busy = False

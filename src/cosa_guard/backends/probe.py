@@ -12,22 +12,27 @@ import hashlib
 import importlib.metadata
 import importlib.util
 import json
+import logging
 import os
+import platform
 import signal
 import subprocess
 import sys
 import tempfile
 import threading
 from collections.abc import Sequence
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, Final, Literal
 
 from cosa_guard.backends.models import DEFAULT_MODEL, cache_folder
 from cosa_sdk.errors import AdapterError, BackendError, ModelFileError
 
-__all__ = ["Library", "check_loads"]
+__all__ = ["Kernels", "Library", "check_loads"]
 
 Library = Literal["llama_cpp", "xllamacpp"]
+Kernels = Literal["all", "plain"]
+"""What computes without a crash: all that the library was built with, or only what needs no rearranged weights."""
 
 _DISTRIBUTIONS: Final = {"llama_cpp": "llama-cpp-python", "xllamacpp": "xllamacpp"}
 _REMEMBERED: Final = 512
@@ -38,7 +43,10 @@ _SPARE_BYTES: Final = 4 << 30
 """Address space beside the files: libraries, stacks, what is computed."""
 _LONGEST_WORDS: Final = 300
 _NO_LIBRARY: Final = 3
-_STAGE, _DONE = "stage: ", "done"
+_STAGE, _DONE, _COMPUTING = "stage: ", "done", "computing"
+_ENDED: Final = "it was ended by"
+_KERNELS: Final[tuple[Kernels, ...]] = ("all", "plain")
+_MARKS: Final = {"all": "", "plain": " plain"}
 _REASONS: Final = (
     "GGML_ASSERT",
     "gguf_init",
@@ -112,7 +120,7 @@ except (ImportError, RuntimeError, OSError):
     sys.exit(3)
 now("loading")
 params = c.llama_model_default_params()
-params.n_gpu_layers = 0
+params.n_gpu_layers, params.use_extra_bufts = 0, not told["plain"]
 model = c.llama_model_load_from_file(told["model"].encode(), params)
 if not model:
     sys.exit("cannot load the model")
@@ -162,6 +170,7 @@ for token in range(c.llama_vocab_n_tokens(vocabulary)):
 """
 _SCRIPTS: Final = {"llama_cpp": _BEGIN + _LLAMA_CPP + _END, "xllamacpp": _BEGIN + _XLLAMACPP + _END}
 
+_log = logging.getLogger(__name__)
 _passed: set[str] = set()
 _lock = threading.Lock()
 
@@ -173,10 +182,11 @@ def check_loads(
     *,
     chat_template: str | None = None,
     timeout_s: float | None = None,
-) -> None:
-    """Loads a model and its adapters in a child process, unless they passed before.
+) -> Kernels:
+    """Loads a model and its adapters in a child process, unless they passed before; says what it computes with.
 
-    Does nothing where the library is not installed, or where no child process can be had.
+    Does nothing where the library is not installed, or where no child process can be had. llama-cpp-python is compiled
+    for the processor that it is built on, and crashes on some: then the child tries again with plain kernels.
 
     Args:
         library: What shall load them.
@@ -191,16 +201,28 @@ def check_loads(
     """
     spec = importlib.util.find_spec(library)
     if spec is None or not spec.origin or not sys.executable or getattr(sys, "frozen", False):
-        return
-    key = _key(library, (model, *adapters), chat_template)
-    if _known(key):
-        return
-    if adapters or not _published(model):
+        return "all"
+    built = Path(spec.origin).stat() if library == "llama_cpp" else None
+    key = _key(library, (model, *adapters), chat_template, _facts(built) if built else ())
+    for known in _KERNELS:
+        if _known(f"{key}{_MARKS[known]}"):
+            return known
+    kernels: Kernels = "all"
+    if built or adapters or not _published(model):
         child = _Child(library, [str(Path(spec.origin).parents[1])], chat_template, timeout_s)
         fault = child.fault(model, adapters)
-        if fault is not None:
+        crashed = built and fault is not None and _ENDED in fault and _COMPUTING in fault
+        if crashed and child.fault(model, adapters, plain=True) is None:
+            _log.warning(
+                "%s %s crashes on this processor with the kernels it was built with (%s); plain ones are used, which "
+                "are slower. docs/howto-local.md says how to build it again.",
+                _DISTRIBUTIONS[library], _version(library), fault,
+            )  # fmt: skip
+            kernels = "plain"
+        elif fault is not None:
             raise _blamed(child, model, adapters, fault)
-    _remember(key)
+    _remember(f"{key}{_MARKS[kernels]}")
+    return kernels
 
 
 def _blamed(child: _Child, model: Path, adapters: Sequence[Path], fault: str) -> BackendError:
@@ -231,7 +253,7 @@ class _Child:
         self.name = "llama.cpp"
         self._folders, self._template, self._timeout_s = folders, template, timeout_s
 
-    def fault(self, model: Path, adapters: Sequence[Path] = ()) -> str | None:
+    def fault(self, model: Path, adapters: Sequence[Path] = (), *, plain: bool = False) -> str | None:
         """What went wrong, in words, or None."""
         size = sum(path.stat().st_size for path in (model, *adapters))
         timeout_s = self._timeout_s or _LEAST_S + size / _BYTES_PER_S
@@ -239,6 +261,7 @@ class _Child:
             "model": str(model.resolve()),
             "adapters": [str(path.resolve()) for path in adapters],
             "template": self._template,
+            "plain": plain,
             "folders": self._folders,
             "bytes": 3 * size + _SPARE_BYTES,
             "key": os.urandom(16).hex(),
@@ -290,7 +313,7 @@ def _said(code: int | None, stage: str, words: str, timeout_s: float) -> str | N
         return f"it did not come to an end within {timeout_s:g} s of {stage}"
     if code < 0:
         with contextlib.suppress(ValueError):
-            return f"it was ended by {signal.Signals(-code).name} while {stage}{last}"
+            return f"{_ENDED} {signal.Signals(-code).name} while {stage}{last}"
     if code > 0 and words:
         return f"{words} (while {stage})"
     return f"it ended with code {code} while {stage}{last}"
@@ -311,10 +334,20 @@ def _version(library: Library) -> str:
         return "unknown"
 
 
-def _key(library: Library, files: Sequence[Path], template: str | None) -> str:
+def _key(library: Library, files: Sequence[Path], template: str | None, built: Sequence[int]) -> str:
     facts = [(str(path.resolve()), *_facts(path.stat())) for path in files]
-    about = json.dumps([library, _version(library), _SCRIPTS[library], facts, template])
+    about = json.dumps([library, _version(library), _SCRIPTS[library], facts, template, [*built], _processor()])
     return hashlib.blake2b(about.encode(), digest_size=16).hexdigest()
+
+
+@lru_cache(maxsize=1)
+def _processor() -> str:
+    """What the machine computes with, where the system tells: a home folder may be used on several machines."""
+    with contextlib.suppress(OSError):
+        for line in Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines():
+            if line.startswith(("flags", "Features")):
+                return line.partition(":")[2].strip()
+    return platform.processor()
 
 
 def _facts(stat: os.stat_result) -> tuple[int, int, int, int]:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 import textwrap
 from importlib.util import find_spec
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from tests.guard.backends import hostile, hostile_hf, tiny
@@ -125,7 +127,7 @@ def children(monkeypatch):
     """How many children were asked."""
     asked = []
     real = probe._Child.fault
-    monkeypatch.setattr(probe._Child, "fault", lambda self, *files: asked.append(files) or real(self, *files))
+    monkeypatch.setattr(probe._Child, "fault", lambda self, *files, **how: asked.append(files) or real(self, *files, **how))
     return asked
 
 
@@ -194,6 +196,66 @@ def test_the_published_model_needs_no_child(local_model, whole, children):
     probe.check_loads("xllamacpp", local_model)
 
     assert [] == children
+
+
+class Compiled:
+    """llama-cpp-python's place among the packages, with a child that says what the test wants."""
+
+    def __init__(self, monkeypatch, tmp_path, *faults):
+        built = tmp_path / "llama_cpp" / "__init__.py"
+        built.parent.mkdir()
+        built.touch()
+        self.built, self.asked, self.faults = built, [], list(faults)
+        monkeypatch.setattr(probe.importlib.util, "find_spec", lambda name: SimpleNamespace(origin=str(built)))
+        monkeypatch.setattr(probe._Child, "fault", self.fault)
+
+    def fault(self, model, adapters=(), *, plain=False):
+        self.asked.append(plain)
+        return self.faults.pop(0)
+
+
+CRASHED = "it was ended by SIGSEGV while computing; its last words: sched_reserve"
+
+
+@pytest.mark.local
+def test_kernels_that_crash_on_this_processor_are_not_used(whole, monkeypatch, tmp_path, caplog):
+    compiled = Compiled(monkeypatch, tmp_path, CRASHED, None)
+
+    assert ["plain"] * 2 == [probe.check_loads("llama_cpp", whole) for _ in range(2)]
+    assert [False, True] == compiled.asked
+    assert "crashes on this processor" in caplog.text and "SIGSEGV" in caplog.text
+
+
+@pytest.mark.local
+def test_a_library_that_was_built_again_is_tried_again(whole, monkeypatch, tmp_path):
+    compiled = Compiled(monkeypatch, tmp_path, CRASHED, None, None)
+    before = probe.check_loads("llama_cpp", whole)
+    compiled.built.write_text("built again")
+
+    assert ("plain", "all") == (before, probe.check_loads("llama_cpp", whole))
+
+
+@pytest.mark.local
+@pytest.mark.parametrize("fault", ["it was ended by SIGSEGV while loading", "it did not come to an end within 60 s of computing", "what it computes are no numbers (while computing)"])
+def test_what_is_the_files_fault_is_not_tried_with_plain_kernels(fault, whole, monkeypatch, tmp_path):
+    compiled = Compiled(monkeypatch, tmp_path, fault)
+
+    with pytest.raises(ModelFileError, match=re.escape(fault)):
+        probe.check_loads("llama_cpp", whole)
+    assert [False] == compiled.asked
+
+
+@pytest.mark.local
+def test_a_file_that_crashes_with_any_kernels_is_refused(whole, monkeypatch, tmp_path):
+    Compiled(monkeypatch, tmp_path, CRASHED, CRASHED)
+
+    with pytest.raises(ModelFileError, match="SIGSEGV"):
+        probe.check_loads("llama_cpp", whole)
+
+
+@pytest.mark.local
+def test_the_published_model_too_is_tried_with_kernels_that_were_compiled_here(local_model, whole, monkeypatch, tmp_path):
+    assert "plain" == (Compiled(monkeypatch, tmp_path, CRASHED, None) and probe.check_loads("llama_cpp", local_model))
 
 
 def test_without_the_library_nothing_is_checked(tmp_path, monkeypatch):

@@ -445,3 +445,86 @@ def test_a_forked_process_is_told_instead_of_waiting_for_ever(start, monkeypatch
     with pytest.raises(BackendError, match="forked"):
         ask(engine, prompt_of((), (1,)))
     monkeypatch.undo()
+
+
+# --- together ---------------------------------------------------------------------------------------------------------
+
+
+def recorded(context):
+    """The batches that were computed, as they were put together."""
+    batches = []
+    compute = context.compute
+
+    def keep(inputs):
+        batches.append([(one.token, one.position, one.sequence) for one in inputs])
+        compute(inputs)
+
+    context.compute = keep
+    return batches
+
+
+def warmed(engine, prompts):
+    for prompt in {prompt.key: prompt for prompt in prompts if prompt.prefix}.values():
+        head = prompt.ids[:prompt.prefix]
+        collect(ask(engine, Prompt(ids=head, prefix=len(head), key=prompt.key, adapters=prompt.adapters), 0))
+
+
+def together(engine, prompts, limits):
+    warmed(engine, prompts)
+    jobs = [Job(prompt, limit, Says()) for prompt, limit in zip(prompts, limits, strict=True)]
+    engine.submit_together(jobs)
+    return [collect(job) for job in jobs]
+
+
+@settings(deadline=None, max_examples=60)
+@given(st.lists(requests, max_size=6), st.lists(requests, min_size=1, max_size=8), st.integers(1, 4))
+def test_what_is_asked_together_is_computed_in_the_same_batches_whatever_was_before(earlier, asked, sequences):
+    prompts = [prompt_of(config, question, adapters=adapters, scope=scope) for config, question, adapters, scope, *_ in asked]
+    limits = [one[4] for one in asked]
+    seen = []
+    for before in (earlier, []):
+        context = Context()
+        engine = Engine(context, sequences, PrefixStore(1 << 20), name="fake", free=lambda: None)
+        try:
+            for config, question, adapters, scope, limit, _ in before:
+                collect(ask(engine, prompt_of(config, question, adapters=adapters, scope=scope), limit))
+            warmed(engine, prompts)
+            batches = recorded(context)
+            found = together(engine, prompts, limits)
+        finally:
+            engine.stop()
+        seen.append((found, batches))
+
+    assert seen[0] == seen[1]
+    assert [expected(prompt, limit) for prompt, limit in zip(prompts, limits, strict=True)] == seen[0][0]
+
+
+def test_requests_together_wait_until_nothing_else_runs(start):
+    gate = threading.Event()
+    engine, context = start(Context(gate=gate))
+    alone = ask(engine, prompt_of((), (1, 2, 3)), 5)
+    jobs = [Job(prompt_of((), (4, n)), 5, Says()) for n in range(3)]
+    engine.submit_together(jobs)
+    gate.set()
+
+    assert expected(alone.prompt, 5) == collect(alone)
+    assert [expected(job.prompt, 5) for job in jobs] == [collect(job) for job in jobs]
+
+
+def test_stopping_ends_requests_that_wait_together(start):
+    gate = threading.Event()
+    engine, context = start(Context(gate=gate))
+    alone = ask(engine, prompt_of((), (1, 2, 3)), 5)
+    jobs = [Job(prompt_of((), (4, n)), 5, Says()) for n in range(3)]
+    engine.submit_together(jobs)
+    stopping = threading.Thread(target=engine.stop)
+    stopping.start()
+    while not engine._stopped:
+        pass
+    gate.set()
+    stopping.join()
+
+    for job in (alone, *jobs):
+        with pytest.raises(BackendError):
+            list(job.read())
+    assert engine.idle
