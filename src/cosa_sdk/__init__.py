@@ -6,7 +6,7 @@
 Importing this package loads pydantic and the standard library; YAML and RE2 load when a file or a term needs them.
 """
 
-from cosa_sdk import presets
+from cosa_sdk import presets, score
 from cosa_sdk.compile import TARGETS, Compiled, compile  # noqa: A004  # users read cosa_sdk.compile(config)
 from cosa_sdk.config import Default, Enforcement, Example, Refusal, Rule, SafetyConfig, Stance, Term
 from cosa_sdk.decide import Decision, Evidence, decide
@@ -71,4 +71,5 @@ __all__ = [
     "load",
     "loads",
     "presets",
+    "score",
 ]

@@ -527,4 +527,4 @@ def test_stopping_ends_requests_that_wait_together(start):
     for job in (alone, *jobs):
         with pytest.raises(BackendError):
             list(job.read())
-    assert engine.idle
+    assert context.freed
