@@ -6,7 +6,7 @@ between two systems are real. Where nobody judged helpfulness, `decision_score` 
 know what was answered and what was refused.
 """
 
-from cosa_sdk.score.bootstrap import DRAWS, Interval
+from cosa_sdk.score.bootstrap import DRAWS
 from cosa_sdk.score.comparison import Comparison, Difference, compare
 from cosa_sdk.score.means import (
     ceiling,
@@ -18,7 +18,7 @@ from cosa_sdk.score.means import (
     policy_lines,
     utility,
 )
-from cosa_sdk.score.rows import Answer, PromptType, Row
+from cosa_sdk.score.rows import Answer, Interval, PromptType, Row
 from cosa_sdk.score.summary import Cell, Summary, claims, summarise
 
 __all__ = [

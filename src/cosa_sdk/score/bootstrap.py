@@ -16,15 +16,26 @@ from typing import Final
 
 from cosa_sdk.errors import UsageError
 from cosa_sdk.score.means import Measure, pair_value, pairs_of
-from cosa_sdk.score.rows import Row
+from cosa_sdk.score.rows import Interval, Row
 
-__all__ = ["DRAWS", "Interval", "Sums", "exact_bound", "multiplicities", "once", "percentile", "strata_of", "sums_of"]
+__all__ = [
+    "CONTRAST",
+    "DRAWS",
+    "TAIL",
+    "Stratum",
+    "Sums",
+    "multiplicities",
+    "once",
+    "percentile",
+    "strata_of",
+    "sums_of",
+]
 
 DRAWS: Final = 10_000
-Interval = tuple[float, float]
-"""A 95 % interval."""
-_TAIL: Final = 0.025
+TAIL: Final = 0.025
+"""What a 95 % interval leaves out at either end."""
 CONTRAST: Final = "contrast"
+"""Stands for a config where pairs are counted, which have two."""
 
 Stratum = frozenset[str]
 """The configs that a prompt occurs under."""
@@ -117,15 +128,4 @@ def percentile(values: Sequence[float]) -> Interval | None:
         return None
     ordered = sorted(values)
     last = len(ordered) - 1
-    return ordered[int(_TAIL * last)], ordered[-1 - int(_TAIL * last)]
-
-
-def exact_bound(share: float, n: int) -> Interval | None:
-    """Of a share with no event, or with nothing else, among n prompts: Clopper and Pearson's interval.
-
-    Draws of such a sample all look like it, and would say that the share is certain. None for any other share.
-    """
-    if not n or share not in {0.0, 1.0}:
-        return None
-    edge = _TAIL ** (1 / n)
-    return (0.0, 1 - edge) if share == 0 else (edge, 1.0)
+    return ordered[int(TAIL * last)], ordered[-1 - int(TAIL * last)]

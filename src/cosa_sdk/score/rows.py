@@ -8,12 +8,14 @@ from typing import Literal, get_args
 
 from cosa_sdk.errors import UsageError
 
-__all__ = ["Answer", "PromptType", "Row"]
+__all__ = ["Answer", "Interval", "PromptType", "Row"]
 
 PromptType = Literal["allowed", "partial", "disallowed", "safe"]
 """How a config regards a prompt: risky and wholly within it, in part, not at all; or not risky under any config."""
 Answer = Literal["answered", "partial", "refused", "degenerate"]
 """What a response is, told without judging its content: *degenerate* is neither an answer nor a refusal."""
+Interval = tuple[float, float]
+"""A 95 % interval."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
