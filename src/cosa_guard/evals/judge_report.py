@@ -6,43 +6,23 @@ The page is complete in itself. It asks the network for nothing, and its content
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from html import escape
 from importlib import metadata
 
 from cosa_guard.evals import metrics
 from cosa_guard.evals.judging import FEWEST, Cell, Judged, Validation
+from cosa_guard.evals.report.page import SHOWN, cut, page, ranged, share, table, text
 
 __all__ = ["MISTAKES", "SHOWN", "render", "worst_mistakes"]
 
 MISTAKES = 20
 """Mistakes shown of each kind."""
-SHOWN = 300
-"""Characters shown of a text."""
 _POINTS = 400
 """Most points of a curve: more are not seen."""
 
 _STYLE = """
-:root { color-scheme: light dark; --ink: #1c1f24; --soft: #5c6470; --page: #ffffff; --line: #d9dde3; --mark: #2456c7;
-  --warn: #9a3d00; }
-@media (prefers-color-scheme: dark) { :root { --ink: #e6e8ec; --soft: #a0a8b4; --page: #14161a; --line: #343a44;
-  --mark: #7aa5ff; --warn: #ffb27a; } }
-body { font: 16px/1.5 system-ui, sans-serif; color: var(--ink); background: var(--page); max-width: 62rem;
-  margin: 2rem auto; padding: 0 1rem; }
-h1 { font-size: 1.5rem; } h2 { font-size: 1.15rem; margin-top: 2.2rem; }
-h1, td, p { overflow-wrap: anywhere; }
-.soft, caption { color: var(--soft); } .warn { color: var(--warn); }
-.wide { overflow-x: auto; } table { border-collapse: collapse; font-size: .9rem; width: 100%; }
-th, td { text-align: left; padding: .3rem .6rem; border-bottom: 1px solid var(--line); vertical-align: top; }
-td.num, th.num { text-align: right; white-space: nowrap; font-variant-numeric: tabular-nums; }
-caption { text-align: left; font-size: .85rem; padding-bottom: .3rem; }
-.plots { display: flex; flex-wrap: wrap; gap: 1.5rem; } figure { margin: 0; flex: 1 1 20rem; max-width: 28rem; }
-figcaption { font-size: .85rem; color: var(--soft); } svg { width: 100%; height: auto; }
-svg text { fill: var(--soft); font: 11px system-ui, sans-serif; }
-.grid { stroke: var(--line); } .even { stroke: var(--soft); stroke-dasharray: 4 4; }
 .curve { fill: none; stroke: var(--mark); stroke-width: 2; } .bar { stroke: var(--mark); stroke-width: 1.5; }
 .dot { fill: var(--mark); stroke: var(--page); stroke-width: 1.5; }
 .ring { fill: var(--page); stroke: var(--mark); stroke-width: 2.5; }
-details { border: 1px solid var(--line); border-radius: 6px; padding: .6rem 1rem; } summary { cursor: pointer; }
 """
 _LEFT, _TOP, _SIDE = 46, 12, 280
 """Where the plots' unit square lies, in units of the drawing."""
@@ -54,14 +34,9 @@ def render(result: Validation, *, made: str = "") -> str:
     Args:
         made: when the judge was measured, in words for people.
     """
-    title = f"Judge {result.judge} on {result.file or 'labelled rows'}"
-    return "\n".join(
+    return page(
+        f"Judge {result.judge} on {result.file or 'labelled rows'}",
         [
-            '<!doctype html><html lang="en"><head><meta charset="utf-8">',
-            '<meta name="viewport" content="width=device-width, initial-scale=1">',
-            "<meta http-equiv=\"Content-Security-Policy\" content=\"default-src 'none'; style-src 'unsafe-inline'\">",
-            f"<title>{_text(title)}</title><style>{_STYLE}</style></head><body>",
-            f"<h1>{_text(title)}</h1>",
             _summary(result, made),
             _risk_table(result),
             _plots(result),
@@ -69,8 +44,8 @@ def render(result: Validation, *, made: str = "") -> str:
             _mistakes(result),
             _method(result),
             _LIMITS,
-            "</body></html>",
-        ]
+        ],
+        style=_STYLE,
     )
 
 
@@ -88,61 +63,28 @@ def worst_mistakes(result: Validation) -> tuple[list[Judged], list[Judged]]:
     return alarms[:MISTAKES], missed[:MISTAKES]
 
 
-def _text(text: str) -> str:
-    # Half a surrogate pair is a string to Python and no text to any file.
-    return escape(text.encode("utf-8", "replace").decode("utf-8"))
-
-
-def _cut(text: str) -> str:
-    return _text(text if len(text) <= SHOWN else text[:SHOWN] + "…")
-
-
-def _share(value: float | None) -> str:
-    return "n/a" if value is None else f"{value:.3f}"
-
-
-def _ranged(value: float | None, ci: metrics.Interval | None) -> str:
-    return _share(value) if value is None or ci is None else f"{value:.3f} [{ci[0]:.2f}, {ci[1]:.2f}]"
-
-
 def _counted(value: float | None, successes: int | None, n: int | None) -> str:
-    return _ranged(value, None if successes is None or not n else metrics.wilson(successes, n))
-
-
-def _table(caption: str, heads: Sequence[str], rows: Iterable[Sequence[str]], *, words: int = 1) -> str:
-    """A table of escaped cells whose first `words` columns are words, the others numbers."""
-
-    def row(cells: Sequence[str], tag: str) -> str:
-        kinds = ["" if place < words else ' class="num"' for place in range(len(cells))]
-        return (
-            "<tr>" + "".join(f"<{tag}{kind}>{cell}</{tag}>" for cell, kind in zip(cells, kinds, strict=True)) + "</tr>"
-        )
-
-    body = "".join(row(cells, "td") for cells in rows)
-    return (
-        f'<div class="wide"><table><caption>{caption}</caption><thead>{row(heads, "th")}</thead>'
-        f"<tbody>{body}</tbody></table></div>"
-    )
+    return ranged(value, None if successes is None or not n else metrics.wilson(successes, n))
 
 
 def _summary(result: Validation, made: str) -> str:
     cell = result.any_risk
     parts = [
         f"{len(result.judged)} rows",
-        f"any risk: AUROC {_ranged(cell.auroc, cell.ci)}, AP {_share(cell.ap)}, F1 {_share(cell.f1)}",
-        f"macro over risks: AUROC {_share(result.macro['auroc'])}, F1 {_share(result.macro['f1'])}",
+        f"any risk: AUROC {ranged(cell.auroc, cell.ci)}, AP {share(cell.ap)}, F1 {share(cell.f1)}",
+        f"macro over risks: AUROC {share(result.macro['auroc'])}, F1 {share(result.macro['f1'])}",
         f"{result.flag_rate:.1%} of rows flagged",
         f"{result.ms_per_text:.2f} ms a text",
     ]
     lines = [f"<p>{'; '.join(parts)}.</p>"]
     if result.errors:
-        said = _cut(result.errors[0].error or "")
+        said = cut(result.errors[0].error or "")
         lines.append(
             f'<p class="warn">The judge failed on {len(result.errors)} rows, which count as not flagged. '
             f"The first time: {said}</p>"
         )
-    point = f"operating point {_text(result.operating_point)}; " if result.operating_point else ""
-    by = f"cosa {_text(metadata.version('cosa'))}" + (f", {_text(made)}" if made else "")
+    point = f"operating point {text(result.operating_point)}; " if result.operating_point else ""
+    by = f"cosa {text(metadata.version('cosa'))}" + (f", {text(made)}" if made else "")
     lines.append(f'<p class="soft">{point}{by}; config {result.config[:12]}.</p>')
     return "".join(lines)
 
@@ -151,14 +93,14 @@ def _cells(cell: Cell) -> list[str]:
     return [
         str(cell.n),
         str(cell.positives),
-        _ranged(cell.auroc, cell.ci),
-        _share(cell.ap),
+        ranged(cell.auroc, cell.ci),
+        share(cell.ap),
         _counted(cell.precision, cell.hits, cell.flagged),
         _counted(cell.recall, cell.hits, cell.positives),
-        _share(cell.f1),
-        _share(cell.kappa),
-        _share(cell.false_flag_rate),
-        _share(cell.ece),
+        share(cell.f1),
+        share(cell.kappa),
+        share(cell.false_flag_rate),
+        share(cell.ece),
     ]
 
 
@@ -167,20 +109,20 @@ _HEADS = ("rows", "positive", "AUROC", "AP", "precision", "recall", "F1", "kappa
 
 def _risk_table(result: Validation) -> str:
     rows = [["any risk", *_cells(result.any_risk)]]
-    rows += [[_text(name), *_cells(cell)] for name, cell in (*result.risks.items(), *result.signs.items())]
+    rows += [[text(name), *_cells(cell)] for name, cell in (*result.risks.items(), *result.signs.items())]
     caption = f"95 % intervals in brackets; n/a: fewer than {FEWEST} rows with or without it, or nothing to measure."
     floor = result.floor
     told = (
-        f"<p>Floor: {floor['n']} rows, recall {_share(floor['recall'])}; flagged for anything "
-        f"{_share(floor['flagged'])}; floor ids found in other rows {_share(floor['false_flag_rate'])}.</p>"
+        f"<p>Floor: {floor['n']} rows, recall {share(floor['recall'])}; flagged for anything "
+        f"{share(floor['flagged'])}; floor ids found in other rows {share(floor['false_flag_rate'])}.</p>"
     )
-    return "<h2>What it finds</h2>" + _table(caption, ("", *_HEADS), rows) + told
+    return "<h2>What it finds</h2>" + table(caption, ("", *_HEADS), rows) + told
 
 
 def _source_table(result: Validation) -> str:
-    rows = [[_text(name), str(n), *_cells(cell)] for name, (n, cell) in result.by_source.items()]
+    rows = [[text(name), str(n), *_cells(cell)] for name, (n, cell) in result.by_source.items()]
     caption = "Any risk, by where the rows come from. A mean over sources hides the one that resembles your traffic."
-    return "<h2>By source</h2>" + _table(caption, ("source", "judged", *_HEADS), rows)
+    return "<h2>By source</h2>" + table(caption, ("source", "judged", *_HEADS), rows)
 
 
 def _x(value: float) -> float:
@@ -274,18 +216,18 @@ def _mistake_table(caption: str, rows: Sequence[Judged]) -> str:
     shown = []
     for one in rows:
         row = one.row
-        text = _cut(row.text)
+        shown_text = cut(row.text)
         if row.prompt:
-            text = f'<span class="soft">to: {_cut(row.prompt)}</span><br>{text}'
+            shown_text = f'<span class="soft">to: {cut(row.prompt)}</span><br>{shown_text}'
         labels = "unknown which" if row.risks is None else ", ".join(sorted(row.risks)) or "none"
         found = ", ".join(sorted(one.found)) or ("any" if one.flagged else "undecided" if one.undecided else "none")
-        place = _cut(" ".join(part for part in (row.source, row.id) if part))
-        shown.append([text, _text(labels), _text(found), place, _share(one.score)])
-    return _table(caption, ("text", "label", "found", "row", "score"), shown, words=4)
+        place = cut(" ".join(part for part in (row.source, row.id) if part))
+        shown.append([shown_text, text(labels), text(found), place, share(one.score)])
+    return table(caption, ("text", "label", "found", "row", "score"), shown, words=4)
 
 
 def _method(result: Validation) -> str:
-    skipped = ", ".join(f"{count} {_text(reason)}" for reason, count in result.skipped.items()) or "none"
+    skipped = ", ".join(f"{count} {text(reason)}" for reason, count in result.skipped.items()) or "none"
     undecided = sum(one.undecided for one in result.judged)
     return f"""<h2>How it was measured</h2>
 <p>Each row was judged alone under a config that forbids every risk: prompts as input, responses as output

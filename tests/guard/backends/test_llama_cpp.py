@@ -5,18 +5,21 @@ from __future__ import annotations
 import subprocess
 import sys
 import textwrap
+import threading
 from importlib.util import find_spec
+from typing import ClassVar
 
 import pytest
 from tests.guard.backends import tiny
 from tests.guard.backends.conftest import _absent as absent
 
-from cosa_guard.backends import llama_core, llama_native, llama_tuning
-from cosa_guard.backends.base import Backend, Scorer
+from cosa_guard.backends import llama_core, llama_cpp, llama_native, llama_tuning
+from cosa_guard.backends.base import Backend, Completer, Scorer
+from cosa_guard.backends.choosing import Sampler
 from cosa_guard.backends.llama_cpp import LlamaCpp, LlamaCppOptions, make
 from cosa_guard.backends.llama_native import NativeModel
 from cosa_guard.messages import Message, Request, Sampling
-from cosa_sdk.errors import BackendError, MissingExtra, ModelFileError, OutOfMemory, UnknownName, UsageError
+from cosa_sdk.errors import BackendError, CosaError, MissingExtra, ModelFileError, OutOfMemory, UnknownName, UsageError
 
 SMALL = {"context": 512, "sequences": 2, "threads": 1}
 CONFIG = "Answer in one short sentence. Be kind. Talk of ships and harbours only, and of nothing else at all."
@@ -90,7 +93,7 @@ def test_a_library_that_is_missing_or_broken(monkeypatch, error, raised, said):
 @pytest.mark.slow
 def test_is_a_backend_and_a_scorer_that_says_what_it_can(model):
     with LlamaCpp(model, options=LlamaCppOptions(**SMALL)) as backend:
-        assert isinstance(backend, Backend)
+        assert isinstance(backend, Completer) and isinstance(backend, Backend)
         assert isinstance(backend, Scorer)
         can = backend.capabilities
         assert (True, True, True, 512, 2, 2) == (can.logprobs, can.json_schema, can.prefix_cache, can.context, can.parallel, can.resident)
@@ -324,3 +327,82 @@ def test_a_copy_that_cannot_be_written_is_said_where_it_was_asked_for(model, tmp
 
     with pytest.raises(BackendError, match="no Q8_0 copy of 'tiny.gguf' can be made"):
         LlamaCpp(model, options=LlamaCppOptions(requantize=True, **SMALL))
+
+
+# Together: what an evaluation needs to be repeated to the last bit.
+
+
+def crowd(count=21):
+    """Requests of three configs, of many lengths, some under a temperature, one that does not fit."""
+    configs = [f"{CONFIG} You are number {number}. " + "Mind the tide. " * number for number in range(3)]
+    asked = [request("Tell me of the sea. " * (1 + number % 5), configs[number % 3], max_tokens=6 + number % 7, seed=number, temperature=0.9 * (number % 2)) for number in range(count)]
+    return [*asked, request("word " * 1100)]
+
+
+def told(backend, requests):
+    found = []
+    for deltas in backend.complete(requests):
+        try:
+            found.append([(delta.text, delta.finish) for delta in deltas])
+        except CosaError as error:
+            found.append(type(error).__name__)
+    return found
+
+
+class Weighed(Sampler):
+    """Keeps every distribution that was drawn from."""
+
+    seen: ClassVar = []
+
+    def choose(self, logits):
+        self.seen.append(logits.tobytes())
+        return super().choose(logits)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("threads", [1, 2])
+def test_requests_together_are_computed_to_the_last_bit_as_before(local_model, installed, monkeypatch, threads):
+    monkeypatch.setattr(llama_cpp, "Sampler", Weighed)
+    options = LlamaCppOptions(context=1024, sequences=4, threads=threads, requantize=False)
+    runs = []
+    for before in ([], crowd(7)[:7], crowd(5)[:5]):
+        with LlamaCpp(local_model, options=options) as backend:
+            for one in before:
+                text(backend, one)
+            Weighed.seen = []
+            found = told(backend, crowd())
+            runs.append((found, sorted(Weighed.seen)))
+
+    assert "PromptTooLong" == runs[0][0][-1] and all(isinstance(one, list) for one in runs[0][0][:-1])
+    assert runs[0] == runs[1] == runs[2]
+
+
+@pytest.mark.slow
+def test_requests_together_stop_at_their_words(model):
+    with LlamaCpp(model, options=LlamaCppOptions(**SMALL)) as backend:
+        whole = "".join(piece for piece, _ in told(backend, [request("Tell me.", max_tokens=30)])[0])
+        word = whole[len(whole) // 2:][:2]
+        cut = told(backend, [request("Tell me.", max_tokens=30, stop=(word,)), request("Tell me.", max_tokens=30)])
+
+    assert whole[:whole.index(word)] == "".join(piece for piece, _ in cut[0]) and "stop" == cut[0][-1][1]
+    assert whole == "".join(piece for piece, _ in cut[1])
+
+
+@pytest.mark.slow
+def test_few_shot_turns_that_are_shared_are_computed_once(model):
+    turns = (Message("system", CONFIG), Message("user", "Which ship? " * 9), Message("assistant", "That one. " * 9))
+    with LlamaCpp(model, options=LlamaCppOptions(**SMALL)) as backend:
+        for shared in (None, 3):
+            for question in ("Where to?", "When does it leave the harbour?"):
+                before = backend.prefix_use.cached_tokens
+                text(backend, Request(messages=(*turns, Message("user", question)), sampling=Sampling(max_tokens=2), shared=shared))
+            kept = backend.prefix_use.cached_tokens - before
+            assert (kept > backend.count_tokens(Request(messages=turns)) - 20) == (shared == 3)
+
+
+@pytest.mark.slow
+def test_plain_kernels_are_told_and_compute(model, monkeypatch):
+    monkeypatch.setattr(llama_native, "_plain", threading.Event())
+    monkeypatch.setattr(llama_cpp, "check_loads", lambda *files, **told: "plain")
+    with LlamaCpp(model, options=LlamaCppOptions(**SMALL)) as backend:
+        assert backend.running.plain and text(backend, request("Tell me."))
