@@ -6,7 +6,9 @@
 Importing this package loads pydantic and the standard library; YAML and RE2 load when a file or a term needs them.
 """
 
-from cosa_sdk import presets, score
+from typing import TYPE_CHECKING, Any
+
+from cosa_sdk import presets
 from cosa_sdk.compile import TARGETS, Compiled, compile  # noqa: A004  # users read cosa_sdk.compile(config)
 from cosa_sdk.config import Default, Enforcement, Example, Refusal, Rule, SafetyConfig, Stance, Term
 from cosa_sdk.decide import Decision, Evidence, decide
@@ -31,6 +33,9 @@ from cosa_sdk.errors import (
 )
 from cosa_sdk.files import dump, load, loads
 from cosa_sdk.taxonomy import FLOOR, Risk, Taxonomy
+
+if TYPE_CHECKING:
+    from cosa_sdk import score
 
 __all__ = [
     "FLOOR",
@@ -73,3 +78,12 @@ __all__ = [
     "presets",
     "score",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    """`cosa_sdk.score` loads when it is asked for: few programs that use a config score anything."""
+    if name == "score":
+        import importlib  # noqa: PLC0415  # beside its one use
+
+        return importlib.import_module("cosa_sdk.score")
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
