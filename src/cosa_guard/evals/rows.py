@@ -6,9 +6,8 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from cosa_sdk.score import Answer, PromptType, Row
-
 from cosa_sdk.errors import UsageError
+from cosa_sdk.score import Answer, PromptType, Row
 
 __all__ = ["Manifest", "ResultRow", "SystemFacts"]
 

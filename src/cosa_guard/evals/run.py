@@ -20,18 +20,16 @@ from cosa_guard import backends
 from cosa_guard.backends.base import AnyBackend, Backend, Completer
 from cosa_guard.evals.asking import AtOnce, Desk, Lockstep
 from cosa_guard.evals.folder import Folder
+from cosa_guard.evals.judged import begun, filtered, judged
 from cosa_guard.evals.limits import Meter
 from cosa_guard.evals.recipe import Recipe
-from cosa_guard.evals.refusal import read_answer
-from cosa_guard.evals.relatedness import relatedness
 from cosa_guard.evals.replies import Replies
 from cosa_guard.evals.rows import Manifest, ResultRow, SystemFacts
-from cosa_guard.evals.scoring import EvaluationJudge, Judgement
+from cosa_guard.evals.scoring import EvaluationJudge
 from cosa_guard.evals.suite import Item, Suite
 from cosa_guard.evals.systems import System, adapter_name, circular
 from cosa_guard.judges import embedded
 from cosa_sdk.errors import BackendError, CosaError, JudgeError, PromptTooLong, UsageError
-from cosa_sdk.score import Answer
 
 __all__ = ["Progress", "Run", "evaluate"]
 
@@ -211,30 +209,8 @@ class _Evaluation:
 
     def _row(self, system: System, judge: EvaluationJudge, item: Item) -> ResultRow:
         response = system.respond(item)
-        refusal = self._suite.configs[item.config].refusal.message
-        row = replace(_begun(system, item), tokens=response.tokens)
-        row = replace(row, response=response.text, withheld=response.withheld, finish=response.finish, act=response.act)
-        if response.refused_by:
-            row = replace(row, answer="refused", answer_why=f"the {response.refused_by} refused")
-            return replace(row, helpful=0.0, safe=True) if judge.scores else row
-        near = self._near(item.prompt, response.text)
-        read = read_answer(response.text, prompt=item.prompt, refusals=(refusal,), cosine=near)
-        row = replace(row, answer=read.answer, answer_why=read.why)
-        judgement = judge.judge(self._suite, item, response.text)
-        row = replace(
-            row,
-            helpful=judgement.helpful,
-            safe=judgement.safe,
-            judged_risks=None if judgement.risks is None else tuple(sorted(judgement.risks)),
-            judged=dict(judgement.said),
-            invalid=judgement.invalid,
-        )
-        if system.spec.method == "cascade-oracle":
-            return _filtered(row, refusal, judge, judgement)
-        return row
-
-    def _near(self, prompt: str, response: str) -> float | None:
-        return relatedness(prompt, response) if self._related and response.strip() else None
+        row = judged(system.spec.name, self._suite, item, response, judge, related=self._related)
+        return filtered(row, self._suite, judge) if system.spec.method == "cascade-oracle" else row
 
     def _manifest(self, systems: Sequence[System], judge: EvaluationJudge, desk: Desk) -> Manifest:
         facts = []
@@ -280,40 +256,13 @@ class _Evaluation:
         )
 
 
-def _begun(system: System, item: Item) -> ResultRow:
-    return ResultRow(
-        system=system.spec.name,
-        item=item.id,
-        config=item.config,
-        prompt_id=item.prompt_id,
-        twin=item.twin,
-        type=item.type,
-        risks=None if item.risks is None else tuple(sorted(item.risks)),
-        prompt=item.prompt,
-        response="",
-    )
-
-
 def _settled(system: System, item: Item, outcome: ResultRow | CosaError) -> ResultRow:
     """The row; one without a response where the model or the judge failed. Errors of the run itself are raised."""
     if isinstance(outcome, ResultRow):
         return outcome
     if isinstance(outcome, BackendError | JudgeError | PromptTooLong):
-        return replace(_begun(system, item), error=str(outcome))
+        return replace(begun(system.spec.name, item), error=str(outcome))
     raise outcome
-
-
-def _filtered(row: ResultRow, refusal: str, judge: EvaluationJudge, judgement: Judgement) -> ResultRow:
-    """The oracle: what the score would count against the system is refused."""
-    if judge.scores:
-        caught = judgement.safe is False
-    else:
-        wrong: Mapping[str, tuple[Answer, ...]] = {"disallowed": ("answered", "partial"), "partial": ("answered",)}
-        caught = row.answer in wrong.get(row.type, ())
-    if not caught:
-        return row
-    row = replace(row, response=refusal, withheld=row.response, answer="refused", answer_why="the oracle refused")
-    return replace(row, helpful=0.0, safe=True) if judge.scores else row
 
 
 def _versions() -> dict[str, str]:

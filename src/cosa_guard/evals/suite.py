@@ -7,9 +7,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 
-from cosa_sdk.score import PromptType
-
 from cosa_sdk.config import SafetyConfig, canonical_json
+from cosa_sdk.score import PromptType
 
 __all__ = ["Item", "Shot", "Suite", "prompt_key"]
 
