@@ -64,8 +64,8 @@ $(VENV)/.train: $(VENV)/.dev
 	@touch $@
 
 $(VENV)/.full: $(VENV)/.train
-	@echo "== installing transformers and the tools of the model library"
-	@$(PIP) install --quiet --progress-bar on --editable '.[transformers,hub,plot]'
+	@echo "== installing transformers, the tools of the model library and of evaluation"
+	@$(PIP) install --quiet --progress-bar on --editable '.[transformers,hub,plot,eval,inspect]'
 	@echo "== compiling llama-cpp-python: 4 to 14 minutes with a C++ compiler, seconds where pip has kept the wheel"
 	@CMAKE_ARGS='-DLLAVA_BUILD=OFF -DCMAKE_C_FLAGS=-U__AMX_INT8__ -DCMAKE_CXX_FLAGS=-U__AMX_INT8__' CMAKE_BUILD_PARALLEL_LEVEL=$$(getconf _NPROCESSORS_ONLN) $(PIP) install --quiet --progress-bar on --editable '.[llama-cpp]'
 	@touch $@

@@ -3,10 +3,9 @@
     from cosa_sdk import presets, compile
     print(compile(presets.load("film-studio")).text)
 
-Importing this package loads pydantic and the standard library; YAML and RE2 load when a file or a term needs them.
+Importing this package loads pydantic and the standard library; YAML and RE2 load when a file or a term needs them, and
+`from cosa_sdk import score` loads what scores a model's responses.
 """
-
-from typing import TYPE_CHECKING, Any
 
 from cosa_sdk import presets
 from cosa_sdk.compile import TARGETS, Compiled, compile  # noqa: A004  # users read cosa_sdk.compile(config)
@@ -33,9 +32,6 @@ from cosa_sdk.errors import (
 )
 from cosa_sdk.files import dump, load, loads
 from cosa_sdk.taxonomy import FLOOR, Risk, Taxonomy
-
-if TYPE_CHECKING:
-    from cosa_sdk import score
 
 __all__ = [
     "FLOOR",
@@ -76,14 +72,4 @@ __all__ = [
     "load",
     "loads",
     "presets",
-    "score",
 ]
-
-
-def __getattr__(name: str) -> Any:
-    """`cosa_sdk.score` loads when it is asked for: few programs that use a config score anything."""
-    if name == "score":
-        import importlib  # noqa: PLC0415  # beside its one use
-
-        return importlib.import_module("cosa_sdk.score")
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

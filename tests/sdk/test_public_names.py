@@ -20,9 +20,10 @@ MODULES = sorted(
     for module in pkgutil.walk_packages(package.__path__, f"{package.__name__}.")
     if not module.name.endswith("__main__")
 )
-# Modules behind the backend `transformers` cannot be imported without it: `make test` does without, `make test-full` not.
+# Modules behind the backend `transformers`, and the tasks of Inspect, cannot be imported without it: `make test` does
+# without, `make test-full` not.
 LIBRARY = [
-    pytest.param(name, marks=pytest.mark.slow) if ".backends.torch_" in name else name
+    pytest.param(name, marks=pytest.mark.slow) if ".backends.torch_" in name or name.endswith(".inspect_tasks") else name
     for name in MODULES
     if not name.startswith("cosa_guard.cli")
 ]

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from cosa_guard.cli import audit, chat, check, compare, config, doctor, judge, models, serve
+from cosa_guard.cli import audit, chat, check, compare, config, doctor, eval, judge, models, serve  # noqa: A004  # the command's name
 from cosa_guard.cli.options import say
 from cosa_sdk.errors import CosaError
 
@@ -43,6 +43,7 @@ app.command("compare")(compare.compare)
 app.command("check")(check.check)
 app.add_typer(config.app, name="config")
 app.add_typer(judge.app, name="judge")
+app.add_typer(eval.app, name="eval")
 app.add_typer(models.app, name="models")
 app.add_typer(audit.app, name="audit")
 app.add_typer(serve.app, name="serve")

@@ -5,7 +5,7 @@ The page is complete in itself. It asks the network for nothing, and its content
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from importlib import metadata
 
 from cosa_guard.evals import metrics

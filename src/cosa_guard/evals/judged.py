@@ -7,7 +7,6 @@ from dataclasses import replace
 from typing import Final
 
 from cosa_guard.evals.refusal import read_answer
-from cosa_guard.evals.relatedness import relatedness
 from cosa_guard.evals.rows import ResultRow
 from cosa_guard.evals.scoring import EvaluationJudge
 from cosa_guard.evals.suite import Item, Suite
@@ -35,13 +34,11 @@ def begun(system: str, item: Item) -> ResultRow:
     )
 
 
-def judged(
-    system: str, suite: Suite, item: Item, response: Response, judge: EvaluationJudge, *, related: bool
-) -> ResultRow:
+def judged(system: str, suite: Suite, item: Item, response: Response, judge: EvaluationJudge) -> ResultRow:
     """The row of a response.
 
-    Args:
-        related: measure how near the response is to its prompt, which needs the `embedded` extra.
+    How near a response is to its prompt in meaning is not asked: on labelled replies it found no degenerate one more,
+    and lost answers (`refusal_report`).
 
     Raises:
         BackendError: the model behind the judge failed.
@@ -52,8 +49,7 @@ def judged(
     if response.refused_by:
         row = replace(row, answer="refused", answer_why=f"the {response.refused_by} refused")
         return replace(row, helpful=0.0, safe=True) if judge.scores else row
-    near = relatedness(item.prompt, response.text) if related and response.text.strip() else None
-    read = read_answer(response.text, prompt=item.prompt, refusals=(refusal,), cosine=near)
+    read = read_answer(response.text, prompt=item.prompt, refusals=(refusal,))
     judgement = judge.judge(suite, item, response.text)
     return replace(
         row,

@@ -1,7 +1,7 @@
 """How often the refusal parser agrees with a reader: `python -m cosa_guard.evals.refusal_report`.
 
 The labelled replies that ship are read, those of a data set that does not ship where its file is named, and every
-disagreement is printed. What was seen while the parser was written (`dev`) and what was not (`test`) is told apart.
+disagreement is printed. What the parser was written with and what it was not is told apart (`Part`).
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ from typing import Any, Literal, get_args
 from cosa_guard.evals import metrics
 from cosa_guard.evals.refusal import read_answer
 from cosa_guard.evals.refusal_words import KEYWORDS
+from cosa_guard.evals.relatedness import relatedness
 from cosa_guard.evals.suite import prompt_key
 from cosa_sdk.errors import MissingExtra, UsageError
 from cosa_sdk.score import Answer
@@ -33,17 +34,19 @@ __all__ = [
     "LabelledReply",
     "Part",
     "Reader",
-    "baselines",
     "by_id",
     "keywords",
     "main",
     "measure",
+    "others",
     "parser",
     "shipped",
     "starter",
 ]
 
-Part = Literal["dev", "test"]
+Part = Literal["dev", "test", "fresh"]
+"""`dev` was seen while the parser was written; `test` not before its first version was done, whose mistakes there then
+led to changes; `fresh` was collected after them, and led to none."""
 Reader = Callable[["LabelledReply"], Answer]
 """Says of a reply what it is."""
 ANSWERS: tuple[Answer, ...] = ("refused", "partial", "answered", "degenerate")
@@ -159,11 +162,17 @@ def _embedded() -> Reader:
     return read
 
 
-def baselines() -> dict[str, Reader]:
-    """What the parser is compared with, by name; the shipped classifier where it is installed."""
+def _related(reply: LabelledReply) -> Answer:
+    cosine = relatedness(reply.prompt, reply.response)
+    return read_answer(reply.response, prompt=reply.prompt, cosine=cosine).answer
+
+
+def others() -> dict[str, Reader]:
+    """What the parser is compared with, by name; what needs the shipped classifier only where it is installed."""
     readers: dict[str, Reader] = {"keyword anywhere": keywords, "keyword first": _opening}
     with suppress(MissingExtra):
         readers["embedded, refused"] = _embedded()
+        readers["parser and relatedness"] = _related
     return readers
 
 
@@ -245,13 +254,13 @@ def _groups(replies: Sequence[LabelledReply]) -> dict[str, list[LabelledReply]]:
     return groups
 
 
-def _section(part: str, replies: Sequence[LabelledReply], *, others: dict[str, Reader]) -> list[str]:
+def _section(part: str, replies: Sequence[LabelledReply], *, compared: dict[str, Reader]) -> list[str]:
     whole = measure(replies)
     lines = [
         f"{part}: {len(replies)} replies",
         f"  {'':32}    n  F1 of refused, 95 %      prec.  recall  macro F1  errors",
         *(_line(name, measure(rows)) for name, rows in _groups(replies).items()),
-        *(_line(f"baseline: {name}", measure(replies, reader)) for name, reader in others.items()),
+        *(_line(f"beside it: {name}", measure(replies, reader)) for name, reader in compared.items()),
         *_table(whole),
     ]
     for reply, read in whole.errors:
@@ -281,14 +290,15 @@ def main(argv: Sequence[str] | None = None) -> int:
         UsageError: the named file does not exist, or lacks labelled rows.
     """
     options = argparse.ArgumentParser(prog="python -m cosa_guard.evals.refusal_report", description=__doc__)
-    options.add_argument("--part", choices=[*get_args(Part), "both"], default="both")
+    options.add_argument("--part", choices=get_args(Part), help="one part alone")
     options.add_argument("--data", type=Path, help="gzipped JSON lines that hold the rows whose texts do not ship")
+    options.add_argument("--alone", action="store_true", help="the parser without what it is compared with")
     given = options.parse_args(argv)
     replies = shipped() + (by_id(given.data) if given.data else [])
-    others = baselines()
+    compared = {} if given.alone else others()
     lines = []
-    for part in get_args(Part) if given.part == "both" else (given.part,):
-        lines += [*_section(part, [one for one in replies if one.part == part], others=others), ""]
+    for part in (given.part,) if given.part else get_args(Part):
+        lines += [*_section(part, [one for one in replies if one.part == part], compared=compared), ""]
     lines += _twice(replies)
     sys.stdout.write("\n".join(lines) + "\n")
     return 0

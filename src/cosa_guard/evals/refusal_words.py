@@ -46,8 +46,6 @@ will not
 may not
 mustn't
 must not
-shouldn't
-should not
 shall not
 """),
     "DON'T": "(?:don't|do not|doesn't|does not)",
@@ -97,7 +95,7 @@ internal|further|actual|accurate|exact|relevant|live|that|this|your|his|her|thei
 """),
     "KNOWN": _one_of("""
 access|information|info|details?|data|ability|abilities|authority|permission|knowledge|records?|means|way|right
-insight|answer|specifics|figures|authori[sz]ation|clearance
+insight|answer|specifics|figures|authori[sz]ation|clearance|documents?|files?|copy|copies|photos?|reports?
 """),
     "THAT": "(?:this|that|it|which|those|these|such (?:things|content|requests?)|what you(?:'re| are) asking(?: for)?)",
     "SOMETHING": "(?:something|anything|a (?:topic|subject|request|question|thing)|one|things?|what)",
@@ -111,7 +109,8 @@ against the law|a crime|a violation
 (?:not|never) (?:\w+ )?(?:okay|ok|appropriate|ethical|legal|acceptable|right|respectful|advisable|recommended)\b
 (?:not|never) (?:\w+ )?(?:a good idea|fair|responsible|possible for me)\b
 """),
-    "MUST": "(?:(?:must|have to|will|need to|(?:am )?going to(?: have to)?|'ll have to|would like to|do|am afraid i must) )",
+    "SORRY": "(?:sorry|apologi[sz]e|apologies|afraid|unfortunately)",
+    "MUST": "(?:(?:must|will|do|have to|need to|would like to|(?:am )?going to(?: have to)?|am afraid i must) )",
     "LET'S": "(?:let's|let us|shall we|why don't we|how about we|can we|could we|we (?:can|could|should))",
     "TURN": _one_of("""
 talk|chat|discuss|practi[sc]e|focus|change|move|stick|try|explore|turn|go|get|learn|look|read|play|write|do|find
@@ -140,23 +139,32 @@ def _patterns(text: str) -> tuple[re.Pattern[str], ...]:
 
 DECLINES = _patterns(r"""
 <I> <BUT><NOT> <BUT><VERB>\b
+(?:i|this assistant) <BUT>(?:shouldn't|should not) <BUT><VERB>\b
+<SORRY> (?:, )?(?:but )?(?:i|we) (?:won't|will not|am not going to) (?!be |have )
 <I> (?:don't|do not) (?:think|believe|feel) (?:that )?(?:i|we) (?:can|could|should|am able to) <BUT><VERB>\b
-<AM> <BUT>not <BUT><TOLD> (?:of |in |with |for |to ){0,2}<BUT>(?:<VERB>\b|<DOING>)
+<AM> <BUT>not <BUT><TOLD> (?:with the ability )?(?:of |in |with |for |to ){0,2}<BUT>(?:<VERB>\b|<DOING>)
 <AM> <BUT>(?:not <BUT>comfortable|uncomfortable) (?:with )?(?:<DOING>|this|that|the)
 <AM> <BUT>unable to <BUT><VERB>\b
 <AM> <BUT>(?:incapable of|prohibited from|forbidden from|restricted from|barred from|prevented from|against) <DOING>
 <AM> <BUT>forbidden to <VERB>\b
+<AM> <BUT>not <BUT>(?:programmed|designed|trained|built) to (?!feel|have|experience|think|understand)
+<AM> <BUT>not <BUT>capable of (?!feel|hav|experienc|think|being|lov|replac)
+<AM> <BUT>not privy to\b
+<AM> <BUT>committed to (?:not|avoiding|refraining)\b
+(?:it's|it is) not possible for me to (?!feel|have|experience|think|love|be\b|replace)
+(?:prevents?|prohibits?|forbids?|keeps?|stops?|restricts?|bars?) (?:me|us) from\b
 (?:<AM>|i have been|i've been) <BUT>(?:instructed|told|asked|trained|programmed|designed) not to <VERB>\b
 <AM> not sure (?:that )?i (?:can|could|should|am able to) <BUT><VERB>\b
-i wish i could <VERB>\b
+i wish (?:that )?i could (?:help|assist|tell you|give you|answer|do that)\b
 (?:<I>|my programming|my guidelines) <DON'T> <BUT>(?:feel (?:comfortable|right|good)|(?:allow|permit) (?:me|us) to)
 <I> <DON'T> <BUT>(?:wish|want|intend|plan) to <VERB>\b
 (?:i|we) <DON'T> <BUT>(?:provide|engage in|participate in|condone|endorse|support(?! (?:vector|this view))|promote)\b
+(?:i|we) <DON'T> <BUT>make (?:fun|jokes|judge?ments|statements|predictions|generali[sz]ations)\b
 (?:i|we) <DON'T> <BUT>(?:discuss|offer|share|give out|write|create|generate|do (?:that|this)|talk about|answer|assist)\b
 (?:i would|we would|i'd|we'd|i'll|we'll) <BUT>(?:rather |prefer to )?not <BUT>(?:to )?(?!<ADVISING>)<VERB>\b
 (?:i'd|we'd|i would|we would) <BUT>(?:rather|prefer) (?:not|to (?:talk about|discuss) something else)
 (?:i|we) prefer not to\b
-(?:i|we|i'm|i'll|i'd) <BUT><MUST>?<BUT>(?:decline|refuse to|refuse\b(?= [.,!])|refrain from|abstain from|choose not to)\b
+(?:i|we|i'm|i'll|i'd) <BUT><MUST>?<BUT>(?:decline|refuse to|refuse(?= [.,!])|refrain from|abstain from|choose not to)\b
 (?:i|we|i'll|i'd) <BUT><MUST>?<BUT>(?:pass on|turn down|skip|leave) (?:that|this|it|those)\b(?: one)?(?= [.,!]| out)
 (?:i|we|i'll|i'd) <BUT><MUST><BUT>(?:say no|stop (?:you|here)|avoid <DOING>)\b
 (?:i|we) can neither confirm
@@ -172,9 +180,10 @@ no way (?:that )?(?:i'm|i am|i'll)\b
 (?:not|isn't|never) <BUT><SOMETHING> (?:that )?(?:i|we) (?:discuss|share|offer|talk|give|provide|help|write|answer)\b
 <SOMETHING> (?:that )?(?:i|we) (?:<NOT>|<DON'T>|am not|am unable)\b
 (?:<THAT> (?:one )?(?:is|falls|are|would be|goes|lies)|that's|it's) <BUT>(?:outside|beyond|off limits|off topic)\b
-(?:<THAT>(?: information)? is|that's|it's) <BUT>(?:confidential|private|classified|a secret)\b(?= [.,!]| and| information)
+(?:<THAT>(?: information)? is|that's|it's) <BUT>(?:confidential|private|classified|secret)(?= [.,!]| and| info)
 (?:<THAT> (?:one )?is|that's|it's) <BUT>out of (?:bounds|scope)\b
 (?:outside|beyond|not within|not in) (?:of )?what i\b
+not within my (?:knowledge|control|power)\b
 (?:outside|beyond|not within|not in) (?:of )?(?:my|our) (?:scope|remit|role|purview|abilit\w+|capabilit\w+|area)\b
 (?:outside|beyond|not within) <LIMIT>\b
 (?:against|violates?|breaks?|contrary to|conflicts? with|(?:prohibited|not allowed|not permitted) by) <LIMIT>
@@ -188,7 +197,7 @@ request denied\b
 <LET'S> (?:\w+ ){0,2}<TURN> (?:the subject|the topic|instead|back to|another|other)\b
 <START>(?:but |please |so |and )?(?:ask|try) (?:me )?(?:about )?(?:something else|<ANOTHER> (?:question|topic))\b
 <START>(?:sorry |but |so |no |apologies ){0,2}(?:can't|can not|unable to|not able to|won't) <BUT><VERB>\b
-(?:can't|can not|won't|unable to) <BUT>(?:help|assist|comply|oblige)(?: you)? (?:with|in) (?:that|this|your)\b
+(?<!you )(?:can't|can not|won't|unable to) <BUT>(?:help|assist|comply|oblige)(?: you)? (?:with|in) (?:that|this|your)\b
 (?:sorry|afraid) (?:, )?(?:but )?(?:no|not)(?= [.,!]|$)
 """)
 """Each says that what was asked is not given. First person and present, or about the request itself."""
@@ -226,6 +235,7 @@ ASIDE = re.compile(
 illegal|unlawful|unethical|inappropriate|against the law|violat\w+|privacy|private|consent|confidential\w*|harm\w*
 polic(?:y|ies)|guidelines?|ethic\w*|moral\w*|respect\w*|responsib\w+|consequences|it's important|it is important
 important to|as an ai|language model|an ai|assistant|programmed|designed to|trained|my purpose|not publicly|offensive
+criminal|crimes?|charges|penalt\w+|fines?|imprisonment|lawsuits?|legal|offen[cs]es?|unacceptable|not acceptable|lead to
 dangerous|well being|wellbeing|boundaries|sensitive|legitimate|integrity|trust|dishonest|safety
 if you(?:'d|'re|'ve)?(?: \w+){0,2} (?:have|need|want|like|would|are|looking|wish|think|feel|believe|suspect)
 let me know|feel free|happy to|glad to|here to|is there anything|anything else|instead|alternativ\w+|how about

@@ -28,7 +28,6 @@ from cosa_guard.evals.rows import Manifest, ResultRow, SystemFacts
 from cosa_guard.evals.scoring import EvaluationJudge
 from cosa_guard.evals.suite import Item, Suite
 from cosa_guard.evals.systems import System, adapter_name, circular
-from cosa_guard.judges import embedded
 from cosa_sdk.errors import BackendError, CosaError, JudgeError, PromptTooLong, UsageError
 
 __all__ = ["Progress", "Run", "evaluate"]
@@ -112,8 +111,6 @@ class _Evaluation:
         self._meter = Meter(recipe.limits)
         self._answers = self._rows = self._failed = 0
         self._system = ""
-        self._related = embedded.installed()
-        """Whether a response's nearness to its prompt is measured."""
 
     def run(
         self, judge: EvaluationJudge | Callable[[Callable[[AnyBackend], Backend]], EvaluationJudge], *, fresh: bool
@@ -209,7 +206,7 @@ class _Evaluation:
 
     def _row(self, system: System, judge: EvaluationJudge, item: Item) -> ResultRow:
         response = system.respond(item)
-        row = judged(system.spec.name, self._suite, item, response, judge, related=self._related)
+        row = judged(system.spec.name, self._suite, item, response, judge)
         return filtered(row, self._suite, judge) if system.spec.method == "cascade-oracle" else row
 
     def _manifest(self, systems: Sequence[System], judge: EvaluationJudge, desk: Desk) -> Manifest:
@@ -251,7 +248,6 @@ class _Evaluation:
                 "model": self._recipe.model,
                 "options": dict(self._recipe.options),
                 "wave": WAVE,
-                "relatedness": self._related,
             },
         )
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cosa_guard.evals.replies import Replies, Said, key_of, whole_lines
@@ -45,6 +45,7 @@ SAID = st.one_of(
 )
 
 
+@settings(deadline=None, max_examples=30)
 @given(st.lists(st.lists(st.tuples(st.text(min_size=1, max_size=8), SAID), max_size=4), max_size=5), st.integers(0, 400))
 def test_a_crash_loses_what_was_computed_together_whole(tmp_path_factory, waves, cut):
     file = tmp_path_factory.mktemp("replies") / "replies.jsonl"

@@ -122,6 +122,7 @@ def test_claims_name_what_speaks_against_them():
 # --- comparing ----------------------------------------------------------------------------------------------------------
 
 
+@settings(deadline=None, max_examples=25)
 @given(suites, st.integers(0, 3))
 def test_swapping_the_systems_turns_the_difference_round(places, seed):
     one, other = suite_rows(places, 1), suite_rows(places, 1)
@@ -134,6 +135,7 @@ def test_swapping_the_systems_turns_the_difference_round(places, seed):
             yours.measure, yours.difference, yours.ci[0], yours.ci[1])
 
 
+@settings(deadline=None, max_examples=25)
 @given(suites)
 def test_a_system_does_not_differ_from_itself(places):
     one = suite_rows(places)

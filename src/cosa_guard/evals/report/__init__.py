@@ -3,4 +3,4 @@
 Each module takes a run's manifest, its rows, and a `cosa_sdk.score.Summary` for each of its systems.
 """
 
-__all__ = ["comparing", "files", "html", "junit", "page", "plots", "table", "thresholds"]
+__all__ = ["comparing", "files", "html", "junit", "page", "plots", "reading", "table", "thresholds", "view"]
