@@ -23,6 +23,7 @@ from cosa_guard.cli.writing import must_be_writable, plain, write_whole
 from cosa_guard.evals import judge_report
 from cosa_guard.evals.judging import FEWEST, Cell, Progress, Validation, forbid_all
 from cosa_guard.evals.judging import validate as validate_judge
+from cosa_guard.evals.refusal_report import starter
 from cosa_guard.judges.base import AnyJudge, Judge, blocks
 from cosa_guard.labelled import LabelledRow, read_rows
 from cosa_guard.messages import Message
@@ -60,7 +61,10 @@ _Judge = Annotated[str, typer.Option("--judge", "-j", help="The judge, as NAME o
 
 @app.command()
 def validate(
-    file: _File,
+    file: Annotated[
+        str,
+        typer.Argument(metavar="FILE", help="Labelled rows as JSON lines, gzipped or not; `starter` ships with Cosa."),
+    ],
     judge: _Judge,
     operating_point: Annotated[
         str | None, typer.Option(help="How readily the judge flags: the argument of a judge that has such points.")
@@ -82,6 +86,8 @@ def validate(
     """Measure a judge on labelled rows: AUROC, precision, recall and calibration, per risk, with intervals."""
     if report is not None:
         must_be_writable(report, force=True)
+    if file == "starter" and not Path(file).exists():
+        file = str(starter())
     made = _make(judge, operating_point, backend)
     rows, skipped = select(read_rows(file), noisy=noisy, split=split, limit=limit)
     point = operating_point or getattr(made, "operating_point", None)

@@ -111,6 +111,12 @@ def test_validate_json_has_the_contract_keys(cosa, made, file, name):
     assert "judged 60 of 60, 0:00 left" in err
 
 
+def test_the_labelled_replies_that_ship_are_there_by_name(cosa):
+    code, out, _ = cosa("validate", "starter", "--judge", "rules", "--json")
+
+    assert (0, 306) == (code, json.loads(out)["n"])
+
+
 def test_validate_for_people(cosa, made, file):
     rows = [*own(source="one"), {"text": "unsure", "categories": None}, {"text": "x", "categories": ["V"], "category_kind": "keyword"}]
     code, out, _ = cosa("validate", file(rows), "--judge", "fitted")
