@@ -14,8 +14,8 @@ import pytest
 
 from cosa_guard.evals.folder import read_run
 
-KILLS = int(os.environ.get("COSA_KILLS", "10"))
-COMMAND = ["eval", "starter", "--limit", "4", "--max-tokens", "24", "-s", "ica", "-s", "ica-5shot", "-s", "cascade", "-s", "guard:rules", "--model", "llama-cpp", "--context", "2048"]
+KILLS = int(os.environ.get("COSA_KILLS", "4"))
+COMMAND = ["eval", "starter", "--limit", os.environ.get("COSA_KILL_ROWS", "2"), "--max-tokens", "24", "-s", "ica", "-s", "ica-5shot", "-s", "cascade", "-s", "guard:rules", "--model", "llama-cpp", "--context", "2048"]
 
 
 def start(folder):
@@ -54,6 +54,6 @@ def test_killed_at_random_moments_and_started_again_a_run_leaves_the_same_rows(t
     last = start(broken)
     assert 0 == last.wait(600), last.stderr.read()
 
-    assert killed >= min(3, KILLS)
+    assert killed >= min(2, KILLS)
     assert (whole / "rows.jsonl").read_bytes() == (broken / "rows.jsonl").read_bytes()
     assert read_run(whole)[0].exact

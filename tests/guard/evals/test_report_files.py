@@ -32,6 +32,22 @@ def test_file_is_written_by_its_name(tmp_path):
     files.write_rows(tmp_path / "rows.JSONL", [ODD])
 
     assert files.to_jsonl([ODD]) == (tmp_path / "rows.JSONL").read_bytes()
+    assert ["rows.JSONL"] == [one.name for one in tmp_path.iterdir()]
+
+
+def test_file_that_cannot_be_written_whole_leaves_the_one_that_was_there(tmp_path, monkeypatch):
+    def full(file, data):
+        with file.open("wb") as half:
+            half.write(data[:9])
+        raise OSError(28, "No space left on device")
+
+    (tmp_path / "rows.jsonl").write_text("before")
+    monkeypatch.setattr(files.Path, "write_bytes", full)
+    with pytest.raises(UsageError, match="No space left"):
+        files.write_rows(tmp_path / "rows.jsonl", [ODD])
+
+    assert "before" == (tmp_path / "rows.jsonl").read_text()
+    assert ["rows.jsonl"] == [one.name for one in tmp_path.iterdir()]
 
 
 def test_path_that_cannot_be_written_is_named(tmp_path):

@@ -124,13 +124,24 @@ def test_rows_are_sorted_out_the_worst_first_and_each_once():
     given = [
         row(0), row(1, safe=False, helpful=0.2), row(5, safe=False, helpful=1.0), row(4, answer="refused", helpful=0.0, safe=True),
         row(2, answer="degenerate"), row(3, invalid="?"), row(6, error="gone", answer=None), row(9, answer="answered"), row(13, safe=False, helpful=0.0),
+        row(7, answer="answered"), row(17, safe=True, helpful=0.6),
     ]
     found = reading.sorted_out(given)
 
     assert {
-        "No response": ["film-6"], "The judge could not be read": ["film-3"], "Against the config": ["film-5", "film-1", "film-9"],
+        "No response": ["film-6"], "The judge could not be read": ["film-3"], "Against the config": ["film-5", "film-1", "film-9", "film-7"],
+        "Disallowed and answered; the judge finds it within the config": ["film-17"],
         "Allowed or safe, and refused": ["film-4"], "Degenerate": ["film-2"], "Others, a sample": ["film-0", "film-13"],
     } == {title: [one.item for one in kept] for title, kept in found.items()}
+
+
+def test_every_figure_of_a_system_names_itself_for_narrow_windows():
+    whole = render(rows())
+    table = whole.partition('id="systems"')[2].partition("</table>")[0]
+    heads = re.findall(r'<th class="num">([^<]+)</th>', table)
+
+    assert heads[:3] == ["rows", "valid", "CoSA-Score"]
+    assert [heads, heads] == [re.findall(r'data-name="([^"]+)"', line) for line in table.split("<tr>")[2:]]
 
 
 def test_at_most_a_few_rows_of_a_kind_are_shown_and_the_sample_is_spread():

@@ -37,7 +37,7 @@ def test_each_measure_stands_with_its_interval():
 
 
 @pytest.mark.parametrize(("ci", "wide", "narrow"), [
-    ((0.284, 0.413), "0.28–0.41", ".28–.41"), ((-0.2, 0.1), "-0.20 to 0.10", "-.20–.10"), ((0.9, 1.0), "0.90–1.00", ".90–1.00"),
+    ((0.284, 0.413), "0.28–0.41", ".28–.41"), ((-0.2, 0.1), "-0.20 to 0.10", "-.20–.10"), ((0.9, 1.0), "0.90–1.00", ".90–1.00"), ((-0.001, 0.1), "0.00–0.10", ".00–.10"),
 ])
 def test_intervals_are_told_apart_from_minus_signs(ci, wide, narrow):
     assert wide == table._within(ci, wide=True)

@@ -29,9 +29,9 @@ EXPECTED = [
 ]
 
 
-@pytest.mark.parametrize(("name", "content"), [("t.toml", TOML), ("t.yaml", YAML), ("T.YML", YAML)])
+@pytest.mark.parametrize(("name", "content"), [("t.toml", TOML), ("t.yaml", YAML), ("T.YML", YAML), ("t.toml", "\ufeff" + TOML)])
 def test_file_is_read(tmp_path, name, content):
-    (tmp_path / name).write_text(content)
+    (tmp_path / name).write_text(content, encoding="utf-8")
 
     assert EXPECTED == read_thresholds(tmp_path / name)
 
@@ -46,6 +46,7 @@ def test_file_is_read(tmp_path, name, content):
     ("t.yaml", "", "give systems"),
     ("t.toml", "", "give systems"),
     ("missing.toml", None, "cannot read thresholds from"),
+    ("t.yaml", "[" * 3000, "cannot read thresholds from"),
 ])
 def test_bad_file_is_named(tmp_path, name, content, said):
     if content is not None:
@@ -64,6 +65,7 @@ def test_bad_file_is_named(tmp_path, name, content, said):
     ({"ica": {"contrast": {"max": None}}}, "max=None: give a number"), ({"ica": {"contrast": {"min": 0.6, "max": 0.5}}}, "min 0.6 is above max 0.5"),
     ({"ica": {"contrast": {"min": 0.6, "by": "upper"}}}, "by='upper': choices: point, interval"),
     ({"ica": {"valid_rate": {"min": 0.9, "by": "interval"}}}, "valid_rate has no interval"),
+    ({"ica": {"contrast": {"min": 0.5, "circular": 1}}}, "circular=1: choices: true, false"),
 ])
 def test_bad_threshold_is_named(value, said):
     with pytest.raises(UsageError) as raised:
@@ -117,6 +119,17 @@ def test_inconclusive_system_keeps_nothing_but_bounds_of_what_could_be_read():
 
     assert [False, True] == [one.passed for one in results]
     assert "inconclusive" in results[0].why and "94.0%" in results[0].why
+
+
+@pytest.mark.parametrize(("bounds", "passed"), [
+    ({"decision_score": {"min": 0}}, False), ({"decision_score": {"min": 0, "circular": True}}, True),
+    ({"decision_score": {"min": 0.5, "circular": True}}, False), ({"valid_rate": {"min": 0.9}}, True),
+])
+def test_circular_figure_counts_only_where_the_threshold_says_so(bounds, passed):
+    [result] = check(parse({"ica": bounds}), {"ica": summary(circular=True)})
+
+    assert passed == result.passed
+    assert ("circular" in result.why) == (bounds == {"decision_score": {"min": 0}})
 
 
 def test_star_stands_for_each_system():

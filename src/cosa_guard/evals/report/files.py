@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any, Final
@@ -50,7 +51,7 @@ SUFFIXES: Final[dict[str, Callable[[Sequence[ResultRow]], bytes]]] = {".jsonl": 
 
 
 def write_rows(path: str | Path, rows: Sequence[ResultRow]) -> None:
-    """Write rows to a file: Parquet or JSON lines, by its name.
+    """Write a whole file or none: Parquet or JSON lines, by its name.
 
     Raises:
         UsageError: the name has another ending, or the file cannot be written.
@@ -62,7 +63,12 @@ def write_rows(path: str | Path, rows: Sequence[ResultRow]) -> None:
         raise UsageError(f"{str(path)!r}: give a name that ends in {' or '.join(SUFFIXES)}")
     data = write(rows)
     try:
-        file.write_bytes(data)
+        draft = file.with_name(f".{file.name}.{os.getpid()}")
+        try:
+            draft.write_bytes(data)
+            draft.replace(file)
+        finally:
+            draft.unlink(missing_ok=True)
     except OSError as error:
         raise UsageError(f"cannot write {str(path)!r}: {error.strerror or error}") from error
 

@@ -34,7 +34,13 @@ pre { white-space: pre-wrap; overflow-wrap: anywhere; font: .85rem/1.45 ui-monos
 .ci { color: var(--soft); font-size: .8rem; } th bdi { font-weight: inherit; }
 .name { min-width: 8rem; } td.name svg { margin-right: .1rem; } th.num { white-space: normal; }
 .wide th, .wide td { padding: .3rem .45rem; } h2 { scroll-margin-top: 1rem; } figure { max-width: 34rem; }
-@media (max-width: 40rem) { body { margin: 1rem auto; } th, td { padding: .3rem .4rem; } }
+@media (max-width: 40rem) { body { margin: 1rem auto; } th, td { padding: .3rem .4rem; }
+  .cards, .cards tbody, .cards caption { display: block; }
+  .cards thead { position: absolute; width: 1px; height: 1px; overflow: hidden; clip-path: inset(50%); }
+  .cards tr { display: block; border: 1px solid var(--line); border-radius: 6px; margin: .6rem 0; padding: .3rem; }
+  .cards td { display: flex; justify-content: space-between; gap: 1rem; border: 0; padding: .15rem .2rem; }
+  .cards td.name { display: block; font-weight: 600; } .cards td[data-name]::before { content: attr(data-name); }
+  .cards .figure { text-align: right; } }
 """
     + plots.STYLE
     + counts.STYLE
@@ -98,7 +104,8 @@ def _systems(view: View) -> str:
     heads = "".join(f'<th class="num">{measure.title}</th>' for measure in view.measures)
     body = "".join(_system(view, place, name) for place, name in enumerate(view.systems))
     return (
-        '<h2 id="systems">Systems</h2><div class="wide" tabindex="0" role="region" aria-label="systems"><table>'
+        '<h2 id="systems">Systems</h2><div class="wide" tabindex="0" role="region" aria-label="systems">'
+        '<table class="cards">'
         "<caption>Below each figure its 95 % interval, of prompts drawn again. n/a: no row has part in it.</caption>"
         f'<thead><tr><th>system</th><th class="num">rows</th><th class="num">valid</th>{heads}</tr></thead>'
         f"<tbody>{body}</tbody></table></div>{_policies(view)}{_claims(view)}"
@@ -112,11 +119,16 @@ def _system(view: View, place: int, name: str) -> str:
         badges += ' <span class="badge">circular</span>'
     if summary.inconclusive:
         badges += ' <span class="badge">inconclusive</span>'
-    cells = "".join(f'<td class="num">{_figure(measure, summary)}</td>' for measure in view.measures)
+    cells = "".join(_cell(measure.title, _figure(measure, summary)) for measure in view.measures)
     return (
         f'<tr><td class="name">{plots.key(place)} {place + 1} <bdi>{text(name)}</bdi>{badges}</td>'
-        f'<td class="num">{summary.n}</td><td class="num">{summary.valid_rate:.1%}</td>{cells}</tr>'
+        f"{_cell('rows', str(summary.n))}{_cell('valid', f'{summary.valid_rate:.1%}')}{cells}</tr>"
     )
+
+
+def _cell(name: str, shown: str) -> str:
+    """A figure, which narrow windows show beside its own name: there the table is a card for each system."""
+    return f'<td class="num" data-name="{name}"><span class="figure">{shown}</span></td>'
 
 
 def _figure(measure: Measure, summary: Summary) -> str:

@@ -113,7 +113,7 @@ def _cell(measure: Measure, summary: Summary, *, wide: bool) -> Text:
 
 
 def _within(ci: Interval, *, wide: bool) -> str:
-    low, high = (f"{bound:.2f}" for bound in ci)
+    low, high = (f"{round(bound, 2) + 0.0:.2f}" for bound in ci)  # no -0.00
     if wide:
         return f"{low} to {high}" if "-" in low + high else f"{low}–{high}"
     # 0.28 as .28: two more measures fit a line.

@@ -8,7 +8,8 @@ A file names systems, and bounds of their measures; `"*"` stands for each system
     ["*"]
     valid_rate = { min = 0.95 }
 
-`by = "interval"` asks that the interval keeps it, not the figure alone.
+`by = "interval"` asks that the interval keeps it, not the figure alone. A circular figure keeps nothing, for it is
+good by construction, unless the threshold says `circular = true`.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ __all__ = ["EVERY", "By", "Result", "Threshold", "check", "parse", "read_thresho
 By = Literal["point", "interval"]
 EVERY: Final = "*"
 """In place of a system's name: each of them."""
-_KEYS: Final = ("min", "max", "by")
+_KEYS: Final = ("min", "max", "by", "circular")
 _FORMATS: Final = (".toml", ".yaml", ".yml")
 
 
@@ -43,6 +44,8 @@ class Threshold:
     most: float | None = None
     by: By = "point"
     """What must keep it: the figure, or its interval's end on that side."""
+    circular: bool = False
+    """A figure counts even if who filters or guards shares a model with who scores."""
 
     def __str__(self) -> str:
         """As people say it."""
@@ -74,9 +77,9 @@ def read_thresholds(path: str | Path) -> list[Threshold]:
     if file.suffix.lower() not in _FORMATS:
         raise UsageError(f"{str(path)!r}: thresholds are files that end in {', '.join(_FORMATS)}")
     try:
-        content = file.read_text(encoding="utf-8")
+        content = file.read_text(encoding="utf-8-sig")
         value = tomllib.loads(content) if file.suffix.lower() == ".toml" else _yaml(content)
-    except (OSError, ValueError) as error:  # ValueError: not UTF-8, not TOML, not YAML
+    except (OSError, ValueError, RecursionError) as error:  # ValueError: not UTF-8, not TOML, not YAML
         raise UsageError(f"cannot read thresholds from {str(path)!r}: {error}") from error
     return parse(value, place=str(path))
 
@@ -139,7 +142,10 @@ def _threshold(system: str, measure: str, bounds: Any, place: str) -> Threshold:
         raise UsageError(f"{place}: by={by!r}: choices: {', '.join(get_args(By))}")
     if by == "interval" and not MEASURES[measure].interval:
         raise UsageError(f"{place}: {measure} has no interval: leave out by, or say by: point")
-    return Threshold(system=system, measure=measure, least=least, most=most, by=by)
+    circular = bounds.get("circular", False)
+    if not isinstance(circular, bool):
+        raise UsageError(f"{place}: circular={circular!r}: choices: true, false")
+    return Threshold(system=system, measure=measure, least=least, most=most, by=by, circular=circular)
 
 
 def _number(bounds: Mapping[str, Any], key: str, place: str) -> float | None:
@@ -154,7 +160,8 @@ def _number(bounds: Mapping[str, Any], key: str, place: str) -> float | None:
 def check(thresholds: Sequence[Threshold], summaries: Mapping[str, Summary]) -> list[Result]:
     """Which thresholds each system keeps, in the order of the thresholds.
 
-    A measure that was not measured keeps none, and neither does a system of which too few rows could be read.
+    A measure that was not measured keeps none, and neither does a system of which too few rows could be read, nor one
+    whose figures are circular.
 
     Raises:
         UnknownName: a system that the run does not have.
@@ -185,6 +192,8 @@ def _result(threshold: Threshold, system: str, summary: Summary) -> Result:
         why = f"{threshold.measure} was not measured: no row has part in it, or no judge said"
     elif summary.inconclusive and threshold.measure != "valid_rate":
         why = f"inconclusive: too many rows could not be read (valid rate {summary.valid_rate:.1%})"
+    elif summary.circular and threshold.measure != "valid_rate" and not threshold.circular:
+        why = f"{threshold.measure} is circular: who filters or guards also scores; circular: true lets it count"
     else:
         bound = " by its interval" if threshold.by == "interval" else ""
         shown = f"{threshold.measure} is {value:.4g}"
