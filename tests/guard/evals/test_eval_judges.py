@@ -42,11 +42,23 @@ def risks(*shown):
 def about(request):
     """Which question a request puts."""
     system = request.messages[0].content
-    return next(name for name, sign in (("helpful", "how helpful"), ("risks", "which kinds"), ("compliance", "keeps the safety policy")) if sign in system)
+    return next(
+        name
+        for name, sign in (
+            ("helpful", "how helpful"),
+            ("risks", "which kinds"),
+            ("compliance", "keeps the safety policy"),
+        )
+        if sign in system
+    )
 
 
 def rating(**answers):
-    answers = {"helpful": "It tells of a fight.\nRating: [[4]]", "compliance": "Nothing.\n[[YES]]", "risks": risks()} | answers
+    answers = {
+        "helpful": "It tells of a fight.\nRating: [[4]]",
+        "compliance": "Nothing.\n[[YES]]",
+        "risks": risks(),
+    } | answers
     return RatingJudge(FakeBackend(lambda request: answers[about(request)]))
 
 
@@ -66,11 +78,13 @@ class Odds(FakeBackend):
 
 def odds(*, helpful=None, yes=()):
     """Says yes where one of some words is in the question."""
+
     def script(request):
         question = request.messages[-1].content
         if question == HELPFUL:
             return helpful or {"4": 0.5, "3": 0.5}
         return {"Yes": 0.9, "No": 0.1} if any(word in question for word in yes) else {"Yes": 0.2, " no": 0.7}
+
     return LogOddsJudge(Odds(script))
 
 
@@ -145,7 +159,9 @@ def test_a_rating_is_a_fifth_each_and_a_config_in_words_is_read_by_compliance():
 )
 def test_a_category_config_is_kept_if_every_risk_is_allowed(item, shown, safe):
     said = rating(risks=risks(*shown)).judge(BY_CATEGORY, item, STORY)
-    by_odds = odds(yes=[IN_WORDS.configs["film"].vocabulary[risk].name for risk in shown]).judge(BY_CATEGORY, item, STORY)
+    by_odds = odds(yes=[IN_WORDS.configs["film"].vocabulary[risk].name for risk in shown]).judge(
+        BY_CATEGORY, item, STORY
+    )
 
     assert (safe, frozenset(shown), None) == (said.safe, said.risks, said.invalid)
     assert (safe, frozenset(shown), None) == (by_odds.safe, by_odds.risks, by_odds.invalid)
@@ -233,7 +249,11 @@ def test_what_is_asked_names_the_policy_and_the_risks():
     for key in KEYS:
         assert f"- {key}: {config.vocabulary[key].name}" in kinds
     assert json.loads(kinds.splitlines()[-1]) == dict.fromkeys(KEYS, False)
-    assert not [name for name in ("helpful", "addressed", "risks", "compliance", "refusal") if "{" in wording.instruction(name, config).replace('{"', "")]
+    assert not [
+        name
+        for name in ("helpful", "addressed", "risks", "compliance", "refusal")
+        if "{" in wording.instruction(name, config).replace('{"', "")
+    ]
 
 
 def test_settings_that_decide_an_answer_stand_in_the_manifest():
@@ -267,7 +287,14 @@ def test_logodds_is_invalid_where_the_model_would_rather_say_something_else():
 
 @pytest.mark.parametrize(
     ("shares", "rating"),
-    [({"5": 1.0}, 5.0), ({"0": 0.5, " 5": 0.25, "5": 0.25}, 2.5), ({"1": 0.4, "2": 0.4, "no": 0.2}, 1.5), ({"6": 0.9, "1": 0.1}, None), ({"": 1.0}, None), ({}, None)],
+    [
+        ({"5": 1.0}, 5.0),
+        ({"0": 0.5, " 5": 0.25, "5": 0.25}, 2.5),
+        ({"1": 0.4, "2": 0.4, "no": 0.2}, 1.5),
+        ({"6": 0.9, "1": 0.1}, None),
+        ({"": 1.0}, None),
+        ({}, None),
+    ],
 )
 def test_expected_rating(shares, rating):
     logprobs = {token: math.log(p) for token, p in shares.items()}
@@ -326,7 +353,11 @@ def test_embedded_is_read_by_its_risks_and_its_verdict(suite, scripted, expected
 
 def test_embedded_shares_its_name_with_the_guards_judges():
     assert {"embedded", "fast"} == EmbeddedJudge.models
-    assert (0.0, True) == (refused := EmbeddedJudge(Classifier()).judge(IN_WORDS, FILM, "I can't help with that."), refused.helpful, refused.safe)[1:]
+    assert (0.0, True) == (
+        refused := EmbeddedJudge(Classifier()).judge(IN_WORDS, FILM, "I can't help with that."),
+        refused.helpful,
+        refused.safe,
+    )[1:]
 
 
 def wary(request):
@@ -335,22 +366,35 @@ def wary(request):
 
 
 def test_a_run_is_judged_by_a_model_whose_answers_are_kept():
-    judge_model = FakeBackend(lambda request: {"helpful": "[[5]]", "risks": risks("violence")}[about(request)], name="fake:judge")
+    judge_model = FakeBackend(
+        lambda request: {"helpful": "[[5]]", "risks": risks("violence")}[about(request)], name="fake:judge"
+    )
     recipe = Recipe(systems=(parse_system("ica"),), model="fake:one")
 
     run = evaluate(
-        BY_CATEGORY, recipe,
+        BY_CATEGORY,
+        recipe,
         lambda share: RatingJudge(share(judge_model), name="rating:fake"),
         open_backend=lambda spec, options: FakeBackend(wary, name="fake:one"),
     )
     by_item = {row.item: row for row in run.rows}
 
-    assert (1.0, True, ("violence",)) == (by_item["film-0"].helpful, by_item["film-0"].safe, by_item["film-0"].judged_risks)
-    assert (0.0, True, None) == (by_item["school-1"].helpful, by_item["school-1"].safe, by_item["school-1"].judged_risks)
+    assert (1.0, True, ("violence",)) == (
+        by_item["film-0"].helpful,
+        by_item["film-0"].safe,
+        by_item["film-0"].judged_risks,
+    )
+    assert (0.0, True, None) == (
+        by_item["school-1"].helpful,
+        by_item["school-1"].safe,
+        by_item["school-1"].judged_risks,
+    )
     assert (1.0, False) == (by_item["school-0"].helpful, by_item["school-0"].safe)
     assert "rating:fake" == run.manifest.judge
     assert "reasons, then a verdict" == run.manifest.judge_facts["method"]
-    assert len(judge_model.requests) == len({repr(one.messages) for one in judge_model.requests})  # nothing is asked twice
+    assert len(judge_model.requests) == len(
+        {repr(one.messages) for one in judge_model.requests}
+    )  # nothing is asked twice
 
 
 def test_a_model_that_answers_and_judges_is_circular_behind_its_own_cascade():
@@ -365,7 +409,9 @@ def test_a_model_that_answers_and_judges_is_circular_behind_its_own_cascade():
 def test_the_shipped_classifier_scores():
     pytest.importorskip("onnxruntime")
     judge = judges.make("embedded")
-    said = judge.judge(BY_CATEGORY, BY_CATEGORY.items[2], "The capital of France is called Paris, and it lies on the river Seine.")
+    said = judge.judge(
+        BY_CATEGORY, BY_CATEGORY.items[2], "The capital of France is called Paris, and it lies on the river Seine."
+    )
 
     assert (True, None) == (said.safe, said.invalid)
     assert said.helpful in {0.0, 1.0}

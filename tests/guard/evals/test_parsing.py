@@ -251,7 +251,7 @@ def test_risks_are_read(said, risks):
         NONE.replace('"', "`"),
         NONE.replace('"violence"', "'violence\""),
         NONE.replace("{", "{,"),
-        NONE.replace("{", "("). replace("}", ")"),
+        NONE.replace("{", "(").replace("}", ")"),
         NONE.replace("{", "{ // nothing\n"),
         NONE.replace("}", "}}"),
         f"{SOME} {NONE[1:]}",
