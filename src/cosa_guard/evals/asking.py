@@ -16,6 +16,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, TypeVar
 
 from cosa_guard.backends.base import AnyBackend, Completer, Scorer, blocks
@@ -24,9 +25,11 @@ from cosa_guard.evals.replies import Replies, Said, key_of
 from cosa_guard.messages import Delta, Finish, LogProbs, Request
 from cosa_sdk.errors import BackendError, CosaError, UsageError
 
-__all__ = ["AtOnce", "Desk", "Lockstep", "Shared"]
+__all__ = ["AT_ONCE", "AtOnce", "Desk", "Lockstep", "Shared"]
 
 T = TypeVar("T")
+AT_ONCE = 8
+"""Questions at a time to a server that does not say how many it takes."""
 Told = Callable[[int], None]
 """Called with how many answers came."""
 
@@ -110,15 +113,20 @@ class Lockstep(Desk):
     What other threads ask for a task must be asked in the task's own thread.
     """
 
-    exact = True
-
-    def __init__(self, replies: Replies, *, told: Told | None = None) -> None:
+    def __init__(self, replies: Replies, *, meter: Meter | None = None, told: Told | None = None) -> None:
         super().__init__(replies, told=told)
+        self.exact = True
+        self._meter = meter or Meter()
         self._turn = threading.Condition()
         self._asks: list[_Ask] = []
         self._running = 0
         self._stopped = False
         self._here = threading.local()
+
+    def model(self, backend: AnyBackend) -> Shared:
+        """See `Desk.model`. A model that is not a `Completer`, such as a judge behind a server, ends exactness."""
+        self.exact = self.exact and isinstance(backend, Completer)
+        return super().model(backend)
 
     def run(self, tasks: Sequence[Callable[[], T]]) -> list[T | CosaError]:
         """See `Desk.run`; the tasks run in a thread each."""
@@ -185,7 +193,7 @@ class Lockstep(Desk):
         first = list({ask.key: ask for ask in asks}.values())
         try:
             for model in {id(ask.model): ask.model for ask in first}.values():
-                _compute(model, [ask for ask in first if ask.model is model], self._told)
+                self._compute(model, [ask for ask in first if ask.model is model])
             kept = [(ask.key, ask.answer) for ask in first if isinstance(ask.answer, Said)]
             self._replies.add(kept)
             answers = {ask.key: ask.answer for ask in first}
@@ -195,21 +203,30 @@ class Lockstep(Desk):
             for ask in asks:
                 ask.done.set()
 
+    def _compute(self, model: AnyBackend, asks: Sequence[_Ask]) -> None:
+        written = [ask for ask in asks if ask.top is None]
+        if not isinstance(model, Completer):
+            self._ask_at_once(model, asks)
+            return
+        for ask in asks:
+            if ask.top is not None:
+                ask.answer = _caught(partial(_answer, model, ask.request, ask.top))
+                self._told(1)
+        if written:
+            for ask, deltas in zip(written, model.complete([ask.request for ask in written]), strict=True):
+                ask.answer = _caught(partial(_said, deltas))
+                self._told(1)
 
-def _compute(model: AnyBackend, asks: Sequence[_Ask], told: Told) -> None:
-    written = [ask for ask in asks if ask.top is None]
-    for ask in asks:
-        if ask.top is not None:
-            ask.answer = _caught(lambda ask=ask: _answer(model, ask.request, ask.top))  # type: ignore[misc]
-            told(1)
-    if written and isinstance(model, Completer):
-        for ask, deltas in zip(written, model.complete([ask.request for ask in written]), strict=True):
-            ask.answer = _caught(lambda deltas=deltas: _said(deltas))  # type: ignore[misc]
-            told(1)
-        return
-    for ask in written:
-        ask.answer = _caught(lambda ask=ask: _answer(model, ask.request, None))  # type: ignore[misc]
-        told(1)
+    def _ask_at_once(self, model: AnyBackend, asks: Sequence[_Ask]) -> None:
+        """Questions to a model that takes them as they come: as many at a time as it computes."""
+
+        def put(ask: _Ask) -> None:
+            ask.answer = _caught(lambda: self._meter.call(ask.request, partial(_answer, model, ask.request, ask.top)))
+            self._told(1)
+
+        with ThreadPoolExecutor(model.capabilities.parallel or AT_ONCE, thread_name_prefix="cosa eval") as pool:
+            for _ in pool.map(put, asks):
+                pass
 
 
 def _caught(call: Callable[[], Said]) -> Said | CosaError:

@@ -18,7 +18,7 @@ from typing import Any
 
 from cosa_guard import backends
 from cosa_guard.backends.base import AnyBackend, Backend, Completer
-from cosa_guard.evals.asking import AtOnce, Desk, Lockstep
+from cosa_guard.evals.asking import AT_ONCE, AtOnce, Desk, Lockstep
 from cosa_guard.evals.folder import Folder
 from cosa_guard.evals.judged import begun, filtered, judged
 from cosa_guard.evals.limits import Meter
@@ -36,8 +36,6 @@ WAVE = 32
 """Rows that are computed together. More wait for each other, fewer leave a batch half empty at its end."""
 _WRONG_IN_A_ROW = 20
 """Failed rows after which a run gives up: a server that is gone will not come back for the rest."""
-_AT_ONCE = 8
-"""Questions at a time to a server that does not say how many it takes."""
 _PACKAGES = ("cosa", "llama-cpp-python", "xllamacpp", "transformers", "torch", "openai", "anthropic", "onnxruntime")
 
 
@@ -169,8 +167,8 @@ class _Evaluation:
 
     def _desk(self, replies: Replies, models: Sequence[AnyBackend]) -> Desk:
         if all(isinstance(model, Completer) for model in models) and self._recipe.concurrency is None:
-            return Lockstep(replies, told=self._count)
-        takes = [model.capabilities.parallel or _AT_ONCE for model in models]
+            return Lockstep(replies, meter=self._meter, told=self._count)
+        takes = [model.capabilities.parallel or AT_ONCE for model in models]
         return AtOnce(replies, concurrency=self._recipe.concurrency or max(takes), meter=self._meter, told=self._count)
 
     def _count(self, answers: int) -> None:

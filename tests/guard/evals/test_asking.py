@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cosa_guard.backends.base import Backend, Completer, Scorer
+from cosa_guard.backends.base import Backend, Capabilities, Completer, Scorer
 from cosa_guard.evals.asking import AtOnce, Lockstep
 from cosa_guard.evals.limits import Limits, Meter
 from cosa_guard.evals.replies import Replies, Said
@@ -116,7 +116,7 @@ def test_models_take_turns_in_the_order_of_the_tasks():
 
 
 def test_a_backend_that_computes_one_at_a_time_is_asked_in_order():
-    backend = FakeBackend(echo)
+    backend = FakeBackend(echo, capabilities=Capabilities(parallel=1))
     desk = Lockstep(Replies())
     model = desk.model(backend)
 
@@ -125,13 +125,43 @@ def test_a_backend_that_computes_one_at_a_time_is_asked_in_order():
     assert [str(number) for number in range(9)] == [one.messages[-1].content for one in backend.requests]
 
 
+def test_a_judge_behind_a_server_is_asked_several_questions_at_a_time_and_ends_exactness():
+    both = threading.Barrier(2, timeout=10)
+
+    def script(request):
+        both.wait()
+        return "judged"
+
+    desk = Lockstep(Replies())
+    answers, judge = desk.model(Together(echo)), desk.model(FakeBackend(script, name="judge"))
+
+    assert ["judged"] * 2 == desk.run([lambda text=text: ask(judge, ask(answers, text)) for text in ("a", "b")])
+    assert not desk.exact and Lockstep(Replies()).exact
+
+
+def test_a_judge_behind_a_server_is_tried_again_and_paid_for():
+    left = [1]
+
+    def script(request):
+        if left:
+            left.pop()
+            raise BackendError("busy")
+        return "judged"
+
+    meter = Meter(Limits(retries=1), sleep=lambda seconds: None)
+    desk = Lockstep(Replies(), meter=meter)
+    judge = desk.model(FakeBackend(script))
+
+    assert (["judged"], 1) == (desk.run([lambda: ask(judge, "a")]), meter.calls)
+
+
 def failing(request):
     if request.messages[-1].content == "bad":
         raise BackendError("no answer")
     return "fine"
 
 
-@pytest.mark.parametrize("desk", [lambda: Lockstep(Replies()), lambda: AtOnce(Replies(), concurrency=3, meter=Meter(Limits(retries=0)))])
+@pytest.mark.parametrize("desk", [lambda: Lockstep(Replies(), meter=Meter(Limits(retries=0))), lambda: AtOnce(Replies(), concurrency=3, meter=Meter(Limits(retries=0)))])
 @pytest.mark.parametrize("kind", [Together, FakeBackend])
 def test_an_error_is_its_tasks_own(desk, kind):
     desk = desk()
@@ -144,7 +174,7 @@ def test_an_error_is_its_tasks_own(desk, kind):
 
 def test_an_error_is_not_kept_as_an_answer():
     backend = FakeBackend(failing)
-    desk = Lockstep(Replies())
+    desk = Lockstep(Replies(), meter=Meter(Limits(retries=0)))
     model = desk.model(backend)
 
     for _ in range(2):
