@@ -47,12 +47,14 @@ def asked(messages):
 
 @pytest.mark.parametrize("system", ["plain", "ica"])
 def test_the_same_responses_give_the_same_rows_and_the_same_score(inspect, file, tmp_path, system):
-    from inspect_ai.model import ModelOutput, get_model
+    from inspect_ai.model import ModelOutput, ModelUsage, get_model
 
     from cosa_guard.evals import inspect_tasks
 
     def say(messages, tools, choice, config):
-        return ModelOutput.from_content("mockllm/model", obedient(asked(messages)))
+        output = ModelOutput.from_content("mockllm/model", obedient(asked(messages)))
+        output.usage = ModelUsage(input_tokens=1, output_tokens=1, total_tokens=2)  # or it is counted, with a vocabulary from the network
+        return output
 
     log, = inspect.eval(inspect_tasks.suite(str(file), system=system), model=get_model("mockllm/model", custom_outputs=say), log_dir=str(tmp_path), display="none")
     assert "success" == log.status

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import random
 import signal
@@ -11,16 +12,36 @@ import time
 from importlib.util import find_spec
 
 import pytest
+from tests.guard.evals.build import CONFIGS, suite
 
 from cosa_guard.evals.folder import read_run
 
 KILLS = int(os.environ.get("COSA_KILLS", "4"))
-COMMAND = ["eval", "starter", "--limit", os.environ.get("COSA_KILL_ROWS", "2"), "--max-tokens", "24", "-s", "ica", "-s", "ica-5shot", "-s", "cascade", "-s", "guard:rules", "--model", "llama-cpp", "--context", "2048"]
+SUITE = os.environ.get("COSA_KILL_SUITE", "")
+"""By default a small one of two configs; `starter` computes six long ones anew after every kill."""
+SYSTEMS = os.environ.get("COSA_KILL_SYSTEMS", "ica cascade guard:rules").split()
+
+
+def rows():
+    return "".join(
+        json.dumps({"id": one.id, "config": CONFIGS[one.config].model_dump(mode="json"), "prompt": one.prompt, "type": one.type, "risks": sorted(one.risks)}) + "\n"
+        for one in suite().items
+    )
 
 
 def start(folder):
-    return subprocess.Popen([sys.executable, "-m", "cosa_guard.cli", *COMMAND, "--output", str(folder)],
-                            stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+    folder.mkdir(exist_ok=True)
+    file = folder.parent / "small.jsonl"
+    file.write_text(rows())
+    command = ["eval", SUITE or str(file), "--max-tokens", "24", "--model", "llama-cpp", "--context", "2048", "--draws", "200"]
+    command += [part for name in SYSTEMS for part in ("-s", name)]
+    with (folder / "stderr.txt").open("a") as said:
+        return subprocess.Popen([sys.executable, "-m", "cosa_guard.cli", *command, "--output", str(folder)],
+                                stdout=subprocess.DEVNULL, stderr=said)
+
+
+def said(folder):
+    return (folder / "stderr.txt").read_text()
 
 
 def size(folder):
@@ -36,7 +57,7 @@ def test_killed_at_random_moments_and_started_again_a_run_leaves_the_same_rows(t
     whole, broken = tmp_path / "whole", tmp_path / "broken"
     began = time.monotonic()
     first = start(whole)
-    assert 0 == first.wait(600), first.stderr.read()
+    assert 0 == first.wait(600), said(whole)
     lasted = time.monotonic() - began
 
     kills = random.Random(5)
@@ -52,7 +73,7 @@ def test_killed_at_random_moments_and_started_again_a_run_leaves_the_same_rows(t
         killed += 1
         assert size(broken) >= 0 <= before
     last = start(broken)
-    assert 0 == last.wait(600), last.stderr.read()
+    assert 0 == last.wait(600), said(broken)
 
     assert killed >= min(2, KILLS)
     assert (whole / "rows.jsonl").read_bytes() == (broken / "rows.jsonl").read_bytes()
