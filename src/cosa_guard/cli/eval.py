@@ -9,6 +9,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from itertools import chain, zip_longest
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -143,7 +144,7 @@ def run(
         bool, typer.Option("--fresh", help="Delete the run that the folder holds, and start afresh.")
     ] = False,
     limit: Annotated[
-        int | None, typer.Option(min=1, help="At most so many prompts of each config, the first ones.")
+        int | None, typer.Option(min=1, help="At most so many prompts of each config, of each type in turn.")
     ] = None,
     max_tokens: Annotated[int, typer.Option(min=1, help="Longest reply, in tokens.")] = 128,
     temperature: options.TemperatureOption = 0.0,
@@ -289,12 +290,14 @@ def _recipe(
 
 
 def _first(suite: Suite, limit: int) -> Suite:
-    kept: dict[str, int] = {}
-    items = []
+    """The first prompts of each config, the types in turn: a part of a suite asks what the whole asks."""
+    turns: dict[str, dict[str, list[str]]] = {}
     for item in suite.items:
-        kept[item.config] = kept.get(item.config, 0) + 1
-        if kept[item.config] <= limit:
-            items.append(item)
+        turns.setdefault(item.config, {}).setdefault(item.type, []).append(item.id)
+    kept = {
+        name for types in turns.values() for name in list(filter(None, chain(*zip_longest(*types.values()))))[:limit]
+    }
+    items = [item for item in suite.items if item.id in kept]
     whole = {name for name, count in Counter(item.twin for item in items).items() if count > 1}
     items = [item if item.twin in whole else replace(item, twin=None) for item in items]
     return replace(suite, items=tuple(items))

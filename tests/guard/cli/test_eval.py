@@ -163,6 +163,12 @@ def test_a_part_of_a_suite_is_its_first_prompts(cosa, file):
     assert 4 == json.loads(done.stdout)["systems"]["ica"]["n"]
 
 
+def test_a_part_of_a_suite_has_prompts_of_each_type(cosa):
+    done = cosa("eval", "starter", "-s", "ica", "--limit", "4", "--draws", "100", "--json")
+
+    assert {"allowed": 6, "partial": 6, "disallowed": 6, "safe": 6} == {name: cell["n"] for name, cell in json.loads(done.stdout)["systems"]["ica"]["by_type"].items()}
+
+
 def test_twins_that_a_part_tears_apart_are_none(cosa):
     done = cosa("eval", "starter", "-s", "ica", "--limit", "2", "--draws", "100", "--json")
     told = json.loads(done.stdout)["systems"]["ica"]

@@ -45,7 +45,7 @@ def load(spec: str | Path, *, shots: str | Path | None = None) -> Suite:
     if name == "cosalign-test":
         return cosalign_test.load(where or None)
     if text == "starter":
-        return replace(load_file(_STARTER), source="ships with cosa")
+        return replace(load_file(_STARTER), source="the package")
     if Path(text).is_file():
         return load_file(text)
     if text.lower().endswith(SUFFIXES) or "/" in text:
