@@ -122,6 +122,8 @@ def _outputs(
     for file in (report, rows, junit):
         if file is not None:
             must_be_writable(file, force=True)
+    if rows is not None:
+        files.check_rows(rows)
     bounds = None if thresholds is None else read_thresholds(thresholds)
     return _Outputs(draws=draws, report=report, rows=rows, thresholds=bounds, junit=junit, json=json)
 
@@ -320,7 +322,11 @@ def _evaluate(suite: Suite, recipe: Recipe, folder: Path, *, context: int, fresh
         f"{suite.name}: {items} prompts under {len(suite.configs)} configs, {systems} systems; kept in {folder}"
     )
     with _shown(systems * items) as told:
-        return evaluate(suite, recipe, judged, folder=folder, fresh=fresh, told=told, open_backend=opened)
+        try:
+            return evaluate(suite, recipe, judged, folder=folder, fresh=fresh, told=told, open_backend=opened)
+        except KeyboardInterrupt:
+            options.say("stopped: what was answered is kept, and the same command goes on from there")
+            raise
 
 
 def open_model(spec: str, wanted: Any) -> AnyBackend:

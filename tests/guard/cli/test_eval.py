@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import sys
 from typing import NamedTuple
 from xml.etree import ElementTree as ET
 
@@ -102,6 +103,25 @@ def test_a_threshold_that_is_none_is_found_before_the_run(cosa, file, tmp_path, 
 
     assert (2, []) == (done.exit_code, model.requests)
     assert "decison_score" in done.stderr
+
+
+@pytest.mark.parametrize("name, said", [("rows.csv", "ends in .jsonl or .parquet"), ("rows.parquet", "pip install 'cosa[eval]'")])
+def test_rows_that_cannot_be_written_are_found_before_the_run(cosa, file, model, monkeypatch, name, said):
+    monkeypatch.setitem(sys.modules, "pyarrow", None)
+    done = cosa("eval", str(file), "-s", "ica", "--rows", name)
+
+    assert (2, []) == (done.exit_code, model.requests)
+    assert said in done.stderr
+
+
+def test_a_run_that_is_stopped_says_that_it_can_go_on(cosa, file, monkeypatch):
+    def stop(request):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(command, "open_model", lambda spec, wanted: FakeBackend(stop))
+    done = cosa("eval", str(file), "-s", "ica", "-o", "run")
+
+    assert 130 == done.exit_code and "the same command goes on from there" in done.stderr
 
 
 def test_systems_of_a_run_are_compared_with_its_first(cosa, file, tmp_path):

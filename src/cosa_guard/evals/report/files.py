@@ -11,7 +11,7 @@ from typing import Any, Final
 from cosa_guard.evals.rows import ResultRow
 from cosa_sdk.errors import MissingExtra, UsageError
 
-__all__ = ["SUFFIXES", "to_jsonl", "to_parquet", "write_rows"]
+__all__ = ["SUFFIXES", "check_rows", "to_jsonl", "to_parquet", "write_rows"]
 
 _LISTS: Final = ("risks", "judged_risks")
 _WHOLE: Final = ("tokens",)
@@ -50,6 +50,16 @@ SUFFIXES: Final[dict[str, Callable[[Sequence[ResultRow]], bytes]]] = {".jsonl": 
 """How rows are written, by the end of a file's name."""
 
 
+def check_rows(path: str | Path) -> None:
+    """Find out before a run what `write_rows` would raise after it.
+
+    Raises:
+        UsageError: the name has another ending.
+        MissingExtra: Parquet, and pyarrow is not installed.
+    """
+    _writer(Path(path))([])
+
+
 def write_rows(path: str | Path, rows: Sequence[ResultRow]) -> None:
     """Write a whole file or none: Parquet or JSON lines, by its name.
 
@@ -58,10 +68,7 @@ def write_rows(path: str | Path, rows: Sequence[ResultRow]) -> None:
         MissingExtra: Parquet, and pyarrow is not installed.
     """
     file = Path(path)
-    write = SUFFIXES.get(file.suffix.lower())
-    if write is None:
-        raise UsageError(f"{str(path)!r}: give a name that ends in {' or '.join(SUFFIXES)}")
-    data = write(rows)
+    data = _writer(file)(rows)
     try:
         draft = file.with_name(f".{file.name}.{os.getpid()}")
         try:
@@ -71,6 +78,13 @@ def write_rows(path: str | Path, rows: Sequence[ResultRow]) -> None:
             draft.unlink(missing_ok=True)
     except OSError as error:
         raise UsageError(f"cannot write {str(path)!r}: {error.strerror or error}") from error
+
+
+def _writer(file: Path) -> Callable[[Sequence[ResultRow]], bytes]:
+    write = SUFFIXES.get(file.suffix.lower())
+    if write is None:
+        raise UsageError(f"{str(file)!r}: give a name that ends in {' or '.join(SUFFIXES)}")
+    return write
 
 
 def _columns(row: ResultRow) -> dict[str, Any]:
