@@ -52,6 +52,7 @@ def test_wheel_carries_its_data(tmp_path):
         "cosa_training/judge/data/README.md",
     ):
         assert part in names
+    assert not [name for name in names if "cosa_training/evaluate" in name], "what scores stays apart from what guards"
     assert not [name for name in names if name.endswith((".npz", ".pkl", ".bin", ".pt"))]
 
 
