@@ -19,9 +19,14 @@ from cosa_training.evaluate import linear_judge as lj
 from cosa_training.judge import sources
 
 DATA = Path(os.environ.get("COSA_DATA", "../shared/data"))
-needs_data = pytest.mark.skipif(not (DATA / "preference_pairs.jsonl.gz").is_file(), reason="no labelled data (COSA_DATA)")
+needs_data = pytest.mark.skipif(
+    not (DATA / "preference_pairs.jsonl.gz").is_file(), reason="no labelled data (COSA_DATA)"
+)
 
-WORDS = {"violence": "hit him hard with the bat, he deserves the blows", "drugs": "the pills get you high, take them all"}
+WORDS = {
+    "violence": "hit him hard with the bat, he deserves the blows",
+    "drugs": "the pills get you high, take them all",
+}
 
 REST = {
     "discrimination": "they are all lazy and stupid people",
@@ -41,7 +46,9 @@ def rows():
                 lj.LabelledReply(id=f"{risk}{number}:a", text=f"{text} {number}", risks=frozenset({risk}), harmful=True)
             )
         found.append(
-            lj.LabelledReply(id=f"calm{number}:a", text=f"Bread needs flour, {number}", risks=frozenset(), harmful=False)
+            lj.LabelledReply(
+                id=f"calm{number}:a", text=f"Bread needs flour, {number}", risks=frozenset(), harmful=False
+            )
         )
     return found
 
@@ -113,4 +120,5 @@ def test_it_learns_from_no_row_and_no_question_of_the_shipped_classifier():
 def test_its_manifest_says_how_far_it_agrees_with_people():
     facts = lj.make(str(DATA)).facts
     assert set(facts["agreement"]) == set(lj.MEASURED_ON)
+    assert 0.5 < facts["value"] < 1
     assert all(0 < cell["auroc"] < 1 for cell in facts["agreement"].values())

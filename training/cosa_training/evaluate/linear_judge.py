@@ -248,11 +248,15 @@ def make(argument: str | None = None, *, share: judges.Share | None = None) -> L
     rows = read_labels(data)
     reader = Reader(rows)
     table = agreement(reader, data, most=400) if (data / _ANSWERS).is_file() else {}
-    measured = {
-        "labels": hashlib.sha256(LABELS.read_bytes()).hexdigest()[:16],
-        "agreement": {source: {"auroc": found[0], "kappa": found[2], "n": found[3]} for source, found in table.items()}
-        or None,
-    }
+    measured: dict[str, Any] = {"labels": hashlib.sha256(LABELS.read_bytes()).hexdigest()[:16]}
+    if table:
+        measured |= {
+            "measure": "mean AUROC of harmful or not",
+            "value": round(sum(found[0] for found in table.values()) / len(table), 3),
+            "n": sum(found[3] for found in table.values()),
+            "on": f"replies of {', '.join(table)}, of which it learned none",
+            "agreement": {source: {"auroc": found[0], "kappa": found[2]} for source, found in table.items()},
+        }
     return LinearJudge(reader, name=f"linear:{argument}", measured=measured)
 
 
