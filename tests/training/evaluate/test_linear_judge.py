@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import gzip
 import json
 import os
@@ -89,6 +88,13 @@ def test_a_limit_that_is_at_stake_is_invalid_and_never_passed(judge):
     assert "safe:" in read.invalid
 
 
+def test_a_rule_about_no_risk_that_nobody_read_is_invalid_and_never_passed(judge):
+    forbid = Rule(id="spoilers", stance="forbid", text="says how the film ends")
+    read = judge.judge(*suite(forbid), "Bread needs flour, 3" + LONG)
+    assert (read.safe, read.invalid) == (None, "safe: risks alone do not decide spoilers")
+    assert judge.judge(*suite(forbid), WORDS["violence"] + LONG).safe is False
+
+
 def test_a_refusal_is_not_helpful_and_nothing_is_asked_of_an_empty_reply(judge):
     assert judge.judge(*suite(), "I'm sorry, but I can't help with that request.").helpful == 0
     assert judge.judge(*suite(), " ").said == {"helpful": "not asked: empty"}
@@ -105,15 +111,22 @@ def test_a_folder_without_the_rows_is_a_clear_error(tmp_path):
         lj.make(str(tmp_path))
 
 
+def test_measuring_without_the_rows_is_one_message_and_no_traceback(tmp_path, capsys):
+    with pytest.raises(SystemExit, match="2"):
+        lj.main(["measure", "--data", str(tmp_path)])
+    assert "give the folder of labelled data" in capsys.readouterr().err
+
+
 @needs_data
-def test_it_learns_from_no_row_and_no_question_of_the_shipped_classifier():
-    with gzip.open(lj.LABELS, "rt", encoding="utf-8", newline="") as lines:
-        ids = {fields[0] for fields in csv.reader(lines, delimiter="\t")}
-    shipped = sources.load(DATA, texts=10)
-    assert not ids & {row.id for row in shipped}
-    texts = {row.text for row in lj.read_labels(DATA)}
-    shared = texts & {row.text for row in shipped if row.head == "response"}
-    assert len(shared) <= 8, shared  # canned sentences, such as 'I am sorry.'
+def test_it_learns_from_no_reply_and_no_question_of_the_shipped_classifier():
+    own = {row.id for row in lj.read_labels(DATA)}
+    with gzip.open(DATA / "preference_pairs.jsonl.gz", "rt", encoding="utf-8") as lines:
+        pairs = [raw for raw in map(json.loads, lines) if f"{raw['id']}:chosen" in own or f"{raw['id']}:rejected" in own]
+    questions = {sources.question_key(sources.last_question(raw["prompt"])) for raw in pairs}
+    replies = [row for row in sources.load(DATA, texts=10) if row.head == "response"]
+    assert len(pairs) == 411
+    assert not own & {row.id for row in replies}
+    assert not questions & {sources.question_key(row.prompt) for row in replies if row.source == "hh-rlhf"}
 
 
 @needs_data

@@ -64,8 +64,8 @@ def test_every_thin_risk_has_sixty_written_response_pairs():
 
 
 def test_a_doubtful_code_is_read_as_doubtful():
-    assert sources._codes("FPx?") == (frozenset({"financial_crime", "privacy"}), "x", True)
-    assert sources._codes("-") == (frozenset(), "", False)
+    assert sources.read_codes("FPx?") == (frozenset({"financial_crime", "privacy"}), "x", True)
+    assert sources.read_codes("-") == (frozenset(), "", False)
 
 
 @needs_data

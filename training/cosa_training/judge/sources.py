@@ -19,7 +19,7 @@ from pathlib import Path
 from cosa_guard.labelled import LabelledRow, read_rows
 from cosa_sdk import taxonomy
 
-__all__ = ["CODES", "HERE", "RISKS", "Row", "load"]
+__all__ = ["CODES", "HERE", "RISKS", "Row", "last_question", "load", "question_key", "read_codes"]
 
 CODES = "DFPVRSWO"
 """Order of the risks in every head."""
@@ -68,8 +68,8 @@ def _side(key: str) -> str:
     return "dev" if int(hashlib.sha256(key.encode()).hexdigest(), 16) % 10 == 0 else "train"
 
 
-def _codes(field: str) -> tuple[frozenset[str], str, bool]:
-    """`FP?` -> ids, floor mark, doubtful."""
+def read_codes(field: str) -> tuple[frozenset[str], str, bool]:
+    """`FP?` -> ids, floor marks, doubtful."""
     risks = frozenset(taxonomy.by_code(code) for code in field if code in CODES)
     floor = "".join(mark for mark in "mx" if mark in field)
     return risks, floor, "?" in field
@@ -80,8 +80,14 @@ def _corrections(name: str) -> dict[str, list[str]]:
         return {fields[0]: fields[1:] for fields in csv.reader(lines, delimiter="\t", quoting=csv.QUOTE_NONE)}
 
 
-def _key(text: str) -> str:
+def question_key(text: str) -> str:
+    """Texts with one key are one question: letters' case and spaces do not tell them apart."""
     return " ".join(text.lower().split())[:200]
+
+
+def last_question(dialogue: str) -> str:
+    """What was asked last in a dialogue of HH-RLHF."""
+    return dialogue.rsplit("Human:", maxsplit=1)[-1].replace("Assistant:", "").strip()
 
 
 def _from(row: LabelledRow) -> Row:
@@ -96,8 +102,8 @@ def _from(row: LabelledRow) -> Row:
         refused=row.refused,
         addressed=row.addressed,
         weight=_KEYWORD_WEIGHT if row.category_kind == "keyword" else 1.0,
-        split=row.split or _side(_key(row.prompt or row.text)),
-        group=_key(row.prompt or row.text),
+        split=row.split or _side(question_key(row.prompt or row.text)),
+        group=question_key(row.prompt or row.text),
         clean=not doubtful,
         floor="m" if row.floor else "",
     )
@@ -112,14 +118,14 @@ def _prompts(data: Path) -> Iterable[Row]:
                 continue  # O for want of a keyword teaches nothing
             yield _from(row)
             continue
-        risks, floor, doubt = _codes(fix[0])
+        risks, floor, doubt = read_codes(fix[0])
         yield replace(
             _from(row), risks=risks, floor=floor or ("m" if row.floor else ""), clean=not doubt,
             weight=_DOUBTFUL_WEIGHT if doubt else 1.0,
         )  # fmt: skip
     for row in read_rows(data / "prompts_benign.jsonl.gz"):
         fix = corrected.get(row.id)
-        risks, floor, doubt = _codes(fix[0]) if fix else (frozenset(), "", False)
+        risks, floor, doubt = read_codes(fix[0]) if fix else (frozenset(), "", False)
         if risks or floor or doubt:
             yield replace(_from(row), risks=risks, floor=floor, clean=False, weight=_DOUBTFUL_WEIGHT)
         else:
@@ -134,10 +140,10 @@ def _labelled_by_us(data: Path) -> Iterable[Row]:
             fix = labels.get(raw["id"].removeprefix("wg-"))
             if fix is None:
                 continue
-            risks, floor, doubt = _codes(fix[0])
+            risks, floor, doubt = read_codes(fix[0])
             yield Row(
                 id=raw["id"], source="wildguard", head="prompt", text=raw["prompt"], risks=risks, floor=floor,
-                split=_side(_key(raw["prompt"])), group=_key(raw["prompt"]), clean=not doubt,
+                split=_side(question_key(raw["prompt"])), group=question_key(raw["prompt"]), clean=not doubt,
                 weight=_DOUBTFUL_WEIGHT if doubt else 1.0,
             )  # fmt: skip
 
@@ -150,7 +156,7 @@ def _responses(data: Path) -> Iterable[Row]:
         if fix is None:
             unread = row.source == "do-not-answer" and row.refused is False
             return replace(row, refused=None) if unread else row
-        risks, floor, doubt = _codes(fix[1])
+        risks, floor, doubt = read_codes(fix[1])
         # What a person said about harm stays; what nobody had said is added. Do-Not-Answer counts a reply that declines
         # and then advises among its answers, so that of refusals only our own reading has one meaning in all sources.
         return replace(
@@ -165,13 +171,11 @@ def _responses(data: Path) -> Iterable[Row]:
             raw = json.loads(line)
             if raw["source"] not in _PAIRS:
                 continue
-            prompt = raw["prompt"]
-            if raw["source"] == "hh-rlhf":  # a dialogue: what was asked last
-                prompt = prompt.split("Human:")[-1].replace("Assistant:", "").strip()
+            prompt = last_question(raw["prompt"]) if raw["source"] == "hh-rlhf" else raw["prompt"]
             for side in ("chosen", "rejected"):
                 row = Row(
                     id=f"{raw['id']}:{side}", source=_PAIRS[raw["source"]], head="response", text=raw[side],
-                    prompt=prompt, split=raw["split"], group=_key(prompt),
+                    prompt=prompt, split=raw["split"], group=question_key(prompt),
                 )  # fmt: skip
                 if raw["source"] == "coconot":
                     # Chosen answers what was asked. Rejected is a refusal only sometimes: only what was read counts.
@@ -199,7 +203,7 @@ def _written(data: Path) -> Iterable[Row]:
             for line in lines:
                 raw = json.loads(line)
                 prompt = asked[raw["prompt_id"]] if "prompt_id" in raw else raw.get("prompt", "")
-                group = _key(prompt) if "prompt_id" in raw else f"{name}/{raw['group']}"
+                group = question_key(prompt) if "prompt_id" in raw else f"{name}/{raw['group']}"
                 text = raw.get("response") or raw.get("text") or prompt
                 head = "response" if "response" in raw else "text" if "text" in raw else "prompt"
                 yield Row(

@@ -1,10 +1,11 @@
 """The judge `logodds:BACKEND`: one token for each question, read off the model's next-token probabilities.
 
 Nothing is decoded, so it is many times faster than `rating`, and its answers have probabilities. What small models make
-of it is measured by `python -m cosa_training.evaluate.judge_prompts`: one of 1.5 billion parameters told answers from
-refusals (AUROC 0.91 on 32 replies, 95 % interval 0.79 to 1.00; one of a dozen questions that were tried), and by a
-general question harmful replies from harmless ones no better than chance (0.51 on 81, 0.38 to 0.65). What is asked here
-for `safe`, the policy or each kind of risk, was not measured. Measure a model before its `safe` is believed.
+of it is measured, in a checkout, by `python -m cosa_training.evaluate.judge_prompts`: one of 1.5 billion parameters
+told answers from refusals (AUROC 0.91 on 32 replies, 95 % interval 0.79 to 1.00; one of a dozen questions that were
+tried), and by a general question harmful replies from harmless ones no better than chance (0.51 on 81, 0.38 to 0.65).
+What is asked here for `safe`, the policy or each kind of risk, was not measured. Measure a model before its `safe` is
+believed.
 """
 
 from __future__ import annotations
